@@ -1,0 +1,37 @@
+# Two commands set up everything on a fresh machine: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-slow lint docs bench-coin clean-build
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[demo,docs,kornia,test,lint]'
+	touch $(READY)
+
+demo: $(READY)  ## poison handwritten digits, purify them, train on each, print the table, write the report
+	$(BIN)/puretransforms demo --out demo-out
+
+test: $(READY)  ## the whole quick suite, with coverage
+	$(PYTEST) -n 2 --cov --cov-report=term
+
+test-slow: $(READY)  ## what takes minutes
+	$(PYTEST) -m slow
+
+lint: $(READY)  ## style, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+docs: $(READY)  ## the documentation site, in site/
+	$(BIN)/mkdocs build --strict
+
+bench-coin: $(READY)  ## speed of COINInterpolate beside what else there is; writes docs/results/coin-speed.json
+	$(BIN)/python benchmarks/coin_speed.py --out docs/results/coin-speed.json
+
+clean-build:
+	rm -rf build dist site demo-out

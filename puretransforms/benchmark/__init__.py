@@ -1,0 +1,1 @@
+"""Attack meets defence: measured cases and their reports."""

@@ -1,0 +1,1 @@
+"""Clean a whole dataset: units, atomic writes, manifest, report."""

@@ -1,0 +1,37 @@
+"""One tree of errors. Every message says what was expected, what came, and how to fix it."""
+
+
+class PureTransformsError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class NoImageError(PureTransformsError, TypeError):
+    """A sample held nothing that can be transformed as an image (numpy HWC, labels only, an unsupported mode)."""
+
+
+class RangeError(PureTransformsError, ValueError):
+    """Pixel values lie outside ``[0, 1]``: the image was normalised, or is 0..255 held in floats."""
+
+
+class LabelError(PureTransformsError, ValueError):
+    """A label is missing, has the wrong shape, or is outside the range that the poison was made for."""
+
+
+class ForkedWorkerError(PureTransformsError, RuntimeError):
+    """CUDA work was asked for inside a forked DataLoader worker, where CUDA cannot run."""
+
+
+class SourceError(PureTransformsError, ValueError):
+    """The images to clean cannot be read as asked: no such folder, no image in it, target inside the source."""
+
+
+class CorruptImageError(PureTransformsError, ValueError):
+    """A file could not be decoded as an image (only raised with ``strict=True``; otherwise it is quarantined)."""
+
+
+class ManifestMismatchError(PureTransformsError, ValueError):
+    """The output folder was made by another configuration, or its files differ from its manifest."""
+
+
+class UntouchedImageWarning(UserWarning):
+    """A second image-like tensor of a sample was passed through unpurified; ``images="all"`` purifies every one."""

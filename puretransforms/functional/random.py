@@ -1,0 +1,109 @@
+"""Noise keyed by sample: the draw of one image depends on ``(seed, sample, step)`` alone.
+
+Never on its batch, its place in it, the number of workers, or a resumed run. Each ``(seed, sample, step)`` names one
+SplitMix64 stream (Steele, Lea & Flood, OOPSLA 2014): word ``i`` of it is ``mix(start + (i + 1) * GAMMA)``, so all
+words of all samples are computed at once. Integer arithmetic only, hence bit-equal on every device; normal draws go
+through ``log`` and ``cos`` and agree between devices to float rounding.
+"""
+
+import math
+
+import torch
+
+from .shapes import Float, Int, Tensor
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same bits as the unsigned 64-bit ``value``."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+GAMMA = _signed(0x9E3779B97F4A7C15)
+_MULTIPLIERS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+_STEP_SALT = _signed(0xD1B54A32D192ED03)
+_CHUNK = 1 << 15  # int64 words that stay in a core's cache through the passes of the mixer
+
+
+def _xor_shift_(z: Tensor, bits: int, scratch: Tensor) -> Tensor:
+    """``z ^= z >>> bits`` in place; torch shifts int64 arithmetically, the mask makes it logical."""
+    torch.bitwise_right_shift(z, bits, out=scratch)
+    scratch.bitwise_and_((1 << (64 - bits)) - 1)
+    return z.bitwise_xor_(scratch)
+
+
+def mix64_(z: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """SplitMix64's finaliser (Stafford's variant 13) on int64 ``z`` of any shape, in place."""
+    scratch = torch.empty_like(z) if scratch is None else scratch
+    _xor_shift_(z, 30, scratch).mul_(_MULTIPLIERS[0])
+    _xor_shift_(z, 27, scratch).mul_(_MULTIPLIERS[1])
+    return _xor_shift_(z, 31, scratch)
+
+
+class KeyedNoise:
+    """The random numbers of a batch of samples; a slice of it is the noise of that slice of the batch.
+
+    Args:
+        seed: any int.
+        samples: int64 ``[B]``, one identity per image (dataset index, content hash, ...), on the device to draw on.
+    """
+
+    def __init__(self, seed: int, samples: Int[Tensor, " b"]):
+        root = mix64_(torch.tensor([seed & (1 << 63) - 1], device=samples.device) + GAMMA)
+        self.keys = mix64_(root ^ mix64_(samples.to(torch.int64) * GAMMA))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: slice | Tensor) -> "KeyedNoise":
+        part = object.__new__(KeyedNoise)
+        part.keys = self.keys[rows]
+        return part
+
+    def words(self, step: int, n: int) -> Int[Tensor, "b n"]:
+        """``[B, n]`` int64, all 64 bits random."""
+        salt = mix64_(torch.tensor([step], device=self.keys.device) * GAMMA + _STEP_SALT)
+        starts = mix64_(self.keys + salt)[:, None]
+        counters = torch.arange(1, n + 1, device=starts.device) * GAMMA
+        words = torch.empty(len(starts), n, dtype=torch.int64, device=starts.device)
+        rows = len(starts) if starts.is_cuda else max(1, _CHUNK // max(n, 1))
+        scratch = torch.empty_like(words[:rows])
+        for first in range(0, len(starts), max(rows, 1)):
+            part = words[first : first + rows]
+            torch.add(starts[first : first + rows], counters, out=part)
+            mix64_(part, scratch[: len(part)])
+        return words
+
+    def bits(self, step: int, n: int, dtype: torch.dtype = torch.int32) -> Int[Tensor, "b n"]:
+        """``[B, n]`` uniform over every value of an integer ``dtype`` (int8 to int64)."""
+        per_word = 8 // torch.empty(0, dtype=dtype).element_size()
+        return self.words(step, -(-n // per_word)).view(dtype)[:, :n]
+
+    def uniform(self, step: int, *shape: int) -> Float[Tensor, "b ..."]:
+        """``[B, *shape]`` float32, uniform on the 2**24 multiples of 2**-24 in ``[0, 1)``."""
+        bits = self.bits(step, math.prod(shape))
+        return (bits >> 8).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24).view(len(self), *shape)
+
+    def normal(self, step: int, *shape: int) -> Float[Tensor, "b ..."]:
+        """``[B, *shape]`` float32 standard normal, by Box-Muller; the largest magnitude is 6.56."""
+        n = math.prod(shape)
+        pairs = self.bits(step, 2 * (-(-n // 2))).view(len(self), -1, 2)
+        radius = pairs[..., 0].bitwise_and(0x7FFFFFFF).to(torch.float32).add_(1.0).mul_(2.0**-31)  # (0, 1]
+        radius = radius.log_().mul_(-2.0).sqrt_()
+        angle = pairs[..., 1].to(torch.float32).mul_(2 * math.pi * 2.0**-32)
+        draws = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)
+        return draws.flatten(1)[:, :n].reshape(len(self), *shape)
+
+
+def content_ids(images: Tensor) -> Int[Tensor, " b"]:
+    """A 64-bit identity of each image from its pixels at 8 bits and its shape.
+
+    Args:
+        images: ``[B, C, H, W]``, uint8, or float in ``[0, 1]`` (a float image and its uint8 twin get the same id).
+    """
+    pixels = images if images.dtype == torch.uint8 else images.mul(255).round().to(torch.uint8)
+    flat = torch.nn.functional.pad(pixels.flatten(1), (0, -pixels[0].numel() % 8)).contiguous()
+    words = flat.view(torch.int64)
+    counters = torch.arange(1, words.shape[1] + 1, device=words.device) * GAMMA
+    channels, height, width = images.shape[1:]
+    shape = torch.tensor([(channels << 40) + (height << 20) + width], device=words.device)
+    return mix64_(mix64_(words + counters).sum(1) + shape)

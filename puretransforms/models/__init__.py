@@ -1,0 +1,1 @@
+"""Networks only: tensors in, tensors out; sizes come in by argument."""

@@ -1,0 +1,1 @@
+"""The purifiers as torchvision v2 transforms."""

@@ -1,0 +1,119 @@
+"""The training-free baselines that every purifier is compared with, exactly as the published comparisons apply them.
+
+Sources: JPEG and grey: Liu et al., "Image Shortcut Squeezing", ICML 2023; bit depth, blur and median: the same and
+Qin et al., "APBench", TMLR 2024. All are applied to the stored training image, before crop and flip.
+"""
+
+from io import BytesIO
+from typing import Any
+
+import PIL.Image
+import torch
+from torch.nn.functional import pad
+from torchvision.transforms.v2 import functional as F
+
+from ..functional.random import KeyedNoise
+from ..functional.shapes import Float, Tensor
+from ..images import round_to_uint8
+from .base import PureTransform
+
+
+class JPEGCompress(PureTransform):
+    """JPEG encode and decode by Pillow: 4:2:0 chroma, standard tables; a strong simple baseline on bounded poisons.
+
+    Args:
+        quality: 1 to 100; published comparisons use 10 (and 75).
+    """
+
+    channels = None
+
+    def __init__(self, quality: int = 10, **base: Any) -> None:
+        super().__init__(**base)
+        if not 1 <= quality <= 100:
+            raise ValueError(f"expected a JPEG quality from 1 to 100, got {quality}.")
+        self.quality = quality
+
+    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+        coded = [self._recode(image) for image in round_to_uint8(x).cpu()]
+        return torch.stack(coded).to(x.device, x.dtype).div_(255)
+
+    def _recode(self, image: Tensor) -> Tensor:
+        buffer = BytesIO()
+        F.to_pil_image(image).save(buffer, "JPEG", quality=self.quality)
+        return F.pil_to_tensor(PIL.Image.open(buffer))
+
+
+class Grayscale(PureTransform):
+    """ITU-R 601 luma repeated over the three channels (torchvision's own ``rgb_to_grayscale``)."""
+
+    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+        return F.rgb_to_grayscale(x, num_output_channels=3)
+
+
+class BitDepthReduce(PureTransform):
+    """Keep the highest bits of each 8-bit value and set the others to 0 (the floor of each bin, not its centre).
+
+    Args:
+        bits: 1 to 8; published comparisons use 2.
+    """
+
+    channels = None
+
+    def __init__(self, bits: int = 2, **base: Any) -> None:
+        super().__init__(**base)
+        if not 1 <= bits <= 8:
+            raise ValueError(f"expected 1 to 8 bits, got {bits}.")
+        self.bits = bits
+
+    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+        return F.posterize(round_to_uint8(x), self.bits).to(x.dtype).div_(255)
+
+
+class GaussianBlur(PureTransform):
+    """Gaussian blur with reflected borders (torchvision's own).
+
+    Args:
+        kernel_size: odd side in pixels.
+        sigma: standard deviation in pixels. 0.1, as some comparisons run it, is the exact identity on 8-bit images.
+    """
+
+    channels = None
+
+    def __init__(self, kernel_size: int = 3, sigma: float = 1.0, **base: Any) -> None:
+        super().__init__(**base)
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"expected an odd kernel_size of at least 1, got {kernel_size}.")
+        if sigma <= 0:
+            raise ValueError(f"expected sigma > 0 in pixels, got {sigma}.")
+        self.kernel_size = kernel_size
+        self.sigma = sigma
+
+    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+        return F.gaussian_blur(x, [self.kernel_size] * 2, [self.sigma] * 2)
+
+
+class MedianBlur(PureTransform):
+    """Median of each channel over a square window, edge pixels repeated (kornia's ``median_blur``; needs its extra).
+
+    Args:
+        kernel_size: odd side in pixels; published comparisons use 3.
+    """
+
+    channels = None
+
+    def __init__(self, kernel_size: int = 3, **base: Any) -> None:
+        super().__init__(**base)
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"expected an odd kernel_size of at least 1, got {kernel_size}.")
+        self.kernel_size = kernel_size
+
+    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+        try:
+            from kornia.filters import median_blur
+        except ImportError as error:
+            raise ImportError(
+                "MedianBlur needs kornia, which is not installed: pip install puretransforms[kornia]."
+            ) from error
+        margin = self.kernel_size // 2  # kornia pads with zeros, which would darken the frame
+        padded = median_blur(pad(x, (margin,) * 4, mode="replicate"), self.kernel_size)
+        return padded[..., margin : margin + x.shape[-2], margin : margin + x.shape[-1]]

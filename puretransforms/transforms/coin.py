@@ -1,0 +1,66 @@
+"""COIN as a transform; the law is in :mod:`puretransforms.functional.coin`."""
+
+from typing import Any
+
+import torch
+
+from ..functional.coin import BOUNDARIES, draw_offsets, interpolate
+from ..functional.random import KeyedNoise
+from ..functional.shapes import Float, Tensor
+from ..images import round_to_uint8, truncate_to_uint8
+from .base import PureTransform
+
+_CACHED_PIXELS = 1 << 16  # field and grid of so many pixels stay in a CPU core's cache
+_QUANTIZE = {"round": round_to_uint8, "trunc": truncate_to_uint8}
+
+
+class COINInterpolate(PureTransform):
+    """Random per-pixel interpolation, the defence against convolution-based poisons (COIN, AAAI 2025).
+
+    Every pixel is replaced by the bilinear value at its place plus an offset ``U(-alpha, alpha)`` in x and in y, drawn
+    for each pixel of each image and shared by the channels. Any size, any number of channels. Used online, on each
+    access after crop and flip, as the authors do, or once over a data set. On average it is a separable blur
+    (``alpha=2``: taps 1 2 2 2 1 over 8) and costs clean accuracy: use it where convolution-based poison is likely.
+
+    Args:
+        alpha: half-width of the offsets in pixels; the paper uses 2.0 at 32, 64 and 224 pixels. 0 is the identity.
+        boundary: ``"scipy_wrap"`` (period ``L - 1``, the authors' code), ``"circular"`` (period ``L``, the paper),
+            ``"border"`` or ``"reflect"``; they differ only within ``alpha`` of the frame.
+        quantize: how uint8 images are rounded: ``"round"``, or ``"trunc"`` as the authors do (half a level darker).
+        **base: ``seed``, ``device``, ``images``, ``chunk_size``, ``differentiable`` of :class:`PureTransform`.
+
+    >>> import torch
+    >>> images = torch.rand(8, 3, 32, 32)
+    >>> COINInterpolate(alpha=2.0)(images).shape
+    torch.Size([8, 3, 32, 32])
+    """
+
+    channels = None
+
+    def __init__(
+        self, alpha: float = 2.0, *, boundary: str = "scipy_wrap", quantize: str = "round", **base: Any
+    ) -> None:
+        super().__init__(**base)
+        if not 0 <= alpha < float("inf"):
+            raise ValueError(f"expected a finite alpha >= 0 in pixels, got {alpha}.")
+        if boundary not in BOUNDARIES:
+            raise ValueError(f"expected boundary to be one of {', '.join(BOUNDARIES)}, got {boundary!r}.")
+        if quantize not in _QUANTIZE:
+            raise ValueError(f'expected quantize="round" or "trunc", got {quantize!r}.')
+        self.alpha = float(alpha)
+        self.boundary = boundary
+        self.quantize = quantize
+
+    def _quantize(self, x: Tensor) -> Tensor:
+        return _QUANTIZE[self.quantize](x)
+
+    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+        if self.alpha == 0:
+            return x
+        height, width = x.shape[-2:]
+        rows = len(x) if x.is_cuda else max(1, _CACHED_PIXELS // (height * width))
+        parts = []
+        for i in range(0, len(x), rows):
+            offsets = draw_offsets(noise[i : i + rows], height, width, self.alpha).to(x.dtype)
+            parts.append(interpolate(x[i : i + rows], offsets, self.boundary))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

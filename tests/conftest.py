@@ -1,0 +1,25 @@
+"""Shared fixtures. Shape annotations are checked in every test (``--jaxtyping-packages`` in pyproject.toml)."""
+
+import os
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a network
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    """Workers of one test run share the machine: no test may take every core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(2, before))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def photo() -> torch.Tensor:
+    """A smooth, colourful uint8 image ``[3, 32, 32]`` that no purifier leaves unchanged."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
+    waves = torch.stack([(7 * x).sin(), (5 * y + 2 * x).cos(), (9 * x * y).sin()])
+    return ((waves * 0.4 + 0.5) * 255).to(torch.uint8)
