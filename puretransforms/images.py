@@ -42,8 +42,21 @@ def truncate_to_uint8(x: Tensor) -> Tensor:
     return x.mul(255).clamp_(0, 255).to(torch.uint8)
 
 
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 or checked float pixels as float in ``[0, 1]`` (float64 stays, all else becomes float32).
+
+    Raises:
+        RangeError: float pixels outside ``[0, 1]`` by more than 1/255.
+    """
+    if pixels.dtype == torch.uint8:
+        return pixels.to(torch.float32).div_(255)
+    overshoots = check_range(pixels)
+    x = pixels if pixels.dtype == torch.float64 else pixels.to(torch.float32)
+    return x.clamp(0, 1) if overshoots else x
+
+
 def to_batch(image: Any, quantize: Callable[[Tensor], Tensor] = round_to_uint8) -> tuple[Tensor, Restore]:
-    """Split an image into its pixels and the way back.
+    """Split an image into its pixels as floats and the way back.
 
     Args:
         image: PIL (RGB, L, RGBA, LA, P), or tensor ``[..., C, H, W]``, uint8 or float in ``[0, 1]``.
@@ -57,30 +70,40 @@ def to_batch(image: Any, quantize: Callable[[Tensor], Tensor] = round_to_uint8) 
         NoImageError: a PIL mode or a tensor dtype that holds no 8-bit or ``[0, 1]`` image.
         RangeError: float pixels outside ``[0, 1]``.
     """
-    return _pil_to_batch(image, quantize) if isinstance(image, PIL.Image.Image) else _tensor_to_batch(image, quantize)
+    pixels, rewrap = unwrap(image)
+    integer = pixels.dtype == torch.uint8
+    return to_unit(pixels), lambda y: rewrap(quantize(y) if integer else y.to(pixels.dtype))
 
 
-def _pil_to_batch(image: PIL.Image.Image, quantize: Callable[[Tensor], Tensor]) -> tuple[Tensor, Restore]:
+def unwrap(image: Any) -> tuple[Tensor, Restore]:
+    """The pixels ``[N, C, H, W]`` of an image in their own dtype, and how to wrap new ones the same way.
+
+    Raises:
+        NoImageError: as :func:`to_batch`.
+    """
+    return _unwrap_pil(image) if isinstance(image, PIL.Image.Image) else _unwrap_tensor(image)
+
+
+def _unwrap_pil(image: PIL.Image.Image) -> tuple[Tensor, Restore]:
     if image.mode not in _COLOUR_OF_MODE:
         raise NoImageError(
             f"expected a PIL image of mode {', '.join(_COLOUR_OF_MODE)}, got mode {image.mode}: "
             'convert it first with image.convert("RGB").'
         )
     alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
-    colour = image.convert(_COLOUR_OF_MODE[image.mode])
 
-    def restore(y: Tensor) -> PIL.Image.Image:
-        out = F.to_pil_image(quantize(y[0]))
+    def rewrap(pixels: Tensor) -> PIL.Image.Image:
+        out = F.to_pil_image(pixels[0])
         if image.mode == "P":
             return out.quantize(256, dither=PIL.Image.Dither.NONE)
         if alpha is not None:
             out.putalpha(alpha)
         return out
 
-    return F.pil_to_tensor(colour)[None].to(torch.float32).div_(255), restore
+    return F.pil_to_tensor(image.convert(_COLOUR_OF_MODE[image.mode]))[None], rewrap
 
 
-def _tensor_to_batch(image: Tensor, quantize: Callable[[Tensor], Tensor]) -> tuple[Tensor, Restore]:
+def _unwrap_tensor(image: Tensor) -> tuple[Tensor, Restore]:
     if image.ndim < 3 or image.numel() == 0:
         raise NoImageError(
             f"expected an image tensor [..., C, H, W], got shape {list(image.shape)}: add the missing dimensions."
@@ -90,21 +113,14 @@ def _tensor_to_batch(image: Tensor, quantize: Callable[[Tensor], Tensor]) -> tup
             f"expected an image of dtype uint8 or float, got {image.dtype}: "
             "convert it with v2.ToDtype(torch.float32, scale=True)."
         )
-    plain = image.as_subclass(Tensor) if isinstance(image, tv_tensors.TVTensor) else image
-    x = plain.reshape(-1, *plain.shape[-3:])
-    if image.dtype == torch.uint8:
-        x = x.to(torch.float32).div_(255)
-    else:
-        overshoots = check_range(x)
-        x = x if image.dtype == torch.float64 else x.to(torch.float32)
-        x = x.clamp(0, 1) if overshoots else x
+    wrapped = isinstance(image, tv_tensors.TVTensor)
+    plain = image.as_subclass(Tensor) if wrapped else image
 
-    def restore(y: Tensor) -> Tensor:
-        y = quantize(y) if image.dtype == torch.uint8 else y.to(image.dtype)
-        y = y.reshape(*image.shape[:-3], *y.shape[-3:])
-        return tv_tensors.wrap(y, like=image) if isinstance(image, tv_tensors.TVTensor) else y
+    def rewrap(pixels: Tensor) -> Tensor:
+        pixels = pixels.reshape(*plain.shape[:-3], *pixels.shape[-3:])
+        return tv_tensors.wrap(pixels, like=image) if wrapped else pixels
 
-    return x, restore
+    return plain.reshape(-1, *plain.shape[-3:]), rewrap
 
 
 def check_range(x: Tensor) -> bool:

@@ -17,7 +17,9 @@ from ..errors import NoImageError, UntouchedImageWarning
 from ..functional.devices import check_not_forked_cuda
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Tensor
-from ..images import is_plain_image, is_typed_image, round_to_uint8, to_batch
+from ..images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
+
+_CACHED_PIXELS = 1 << 16
 
 
 class PureTransform(
@@ -41,7 +43,7 @@ class PureTransform(
             comes back on the input's device either way.
         images: ``"first"`` follows torchvision: every PIL image and tv_tensor, or else the first plain image tensor,
             with an :class:`~puretransforms.errors.UntouchedImageWarning` if another is left. ``"all"`` takes each.
-        chunk_size: purify at most this many images at a time (``None``: the whole batch); bounds memory.
+        chunk_size: purify at most this many images at a time, which bounds memory and changes no result.
         differentiable: let gradients flow through (for adaptive attacks); otherwise the result carries none.
 
     Raises:
@@ -59,14 +61,14 @@ class PureTransform(
         seed: int | None = None,
         device: str | None = None,
         images: str = "first",
-        chunk_size: int | None = None,
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
     ) -> None:
         super().__init__()
         if images not in ("first", "all"):
             raise ValueError(f'expected images="first" or "all", got {images!r}.')
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"expected chunk_size of at least 1, got {chunk_size}: use None for the whole batch.")
+        if chunk_size != "auto" and not (isinstance(chunk_size, int) and chunk_size >= 1):
+            raise ValueError(f'expected chunk_size="auto" or a number of images from 1, got {chunk_size!r}.')
         self.seed = seed
         self.device = device
         self.images = images
@@ -120,34 +122,40 @@ class PureTransform(
             return self._transform_groups(images, params)
 
     def _transform_groups(self, images: list[Any], params: dict[str, Any]) -> list[Any]:
-        batches, restores = zip(*(to_batch(image, self._quantize) for image in images), strict=True)
-        keys, first = [], 0
-        for x in batches:
-            ids = content_ids(x) if params["by_content"] else torch.arange(first, first + len(x), device=x.device)
-            keys.append(ids)
-            first += len(x)
+        batches, rewraps = zip(*(unwrap(image) for image in images), strict=True)
+        ids, first = [], 0
+        for pixels in batches:
+            numbers = torch.arange(first, first + len(pixels), device=pixels.device)
+            ids.append(content_ids(pixels) if params["by_content"] else numbers)
+            first += len(pixels)
         groups: dict[Any, list[int]] = {}
-        for i, x in enumerate(batches):
-            groups.setdefault((x.shape[1:], x.dtype, x.device), []).append(i)
+        for i, pixels in enumerate(batches):
+            groups.setdefault((pixels.shape[1:], pixels.dtype, pixels.device), []).append(i)
         out: list[Any] = [None] * len(batches)
         for members in groups.values():
-            x, ids = (
-                parts[members[0]] if len(members) == 1 else torch.cat([parts[i] for i in members])
-                for parts in (batches, keys)
+            purified = self._purify_batch(
+                _joined([batches[i] for i in members]), params["seed"], _joined([ids[i] for i in members])
             )
-            purified = self._purify_batch(x, params["seed"], ids)
-            for i, y in zip(members, purified.split([len(batches[i]) for i in members]), strict=True):
-                out[i] = restores[i](y)
+            for i, pixels in zip(members, purified.split([len(batches[i]) for i in members]), strict=True):
+                out[i] = rewraps[i](pixels)
         return out
 
-    def _purify_batch(self, x: Tensor, seed: int, ids: Tensor) -> Tensor:
-        device = torch.device(self.device or x.device)
+    def _purify_batch(self, pixels: Tensor, seed: int, ids: Tensor) -> Tensor:
+        """Chunk by chunk, from dtype to dtype, so that everything between stays in a cache or in bounded memory."""
+        device = torch.device(self.device or pixels.device)
         check_not_forked_cuda(device)
         self._follow(device)
         noise = KeyedNoise(seed, ids.to(device))
-        size = self.chunk_size or len(x)
-        parts = [self._purify_channels(x[i : i + size].to(device), noise[i : i + size]) for i in range(0, len(x), size)]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(x.device)
+        size = self._auto_chunk(pixels) if self.chunk_size == "auto" else self.chunk_size
+        out = torch.empty_like(pixels)
+        for i in range(0, len(pixels), size):
+            y = self._purify_channels(to_unit(pixels[i : i + size].to(device)), noise[i : i + size])
+            out[i : i + size] = self._quantize(y) if pixels.dtype == torch.uint8 else y
+        return out
+
+    def _auto_chunk(self, pixels: Tensor) -> int:
+        """Images in a chunk: all of them on a GPU, on a CPU as many as stay in a core's cache."""
+        return len(pixels) if pixels.is_cuda else max(1, _CACHED_PIXELS // pixels[0, 0].numel())
 
     def _purify_channels(self, x: Tensor, noise: KeyedNoise) -> Tensor:
         if self.channels in (None, x.shape[1]):
@@ -168,6 +176,10 @@ class PureTransform(
     def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> "PureTransform":
         """Load weights strictly, always: with missing keys the mixin's default would keep random ones silently."""
         return super()._from_pretrained(strict=True, **kwargs)
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def _why_no_image(leaves: list[Any]) -> str:

@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import torch
-
 from ..functional.coin import BOUNDARIES, draw_offsets, interpolate
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
 from ..images import round_to_uint8, truncate_to_uint8
 from .base import PureTransform
 
-_CACHED_PIXELS = 1 << 16  # field and grid of so many pixels stay in a CPU core's cache
 _QUANTIZE = {"round": round_to_uint8, "trunc": truncate_to_uint8}
 
 
@@ -58,9 +55,4 @@ class COINInterpolate(PureTransform):
         if self.alpha == 0:
             return x
         height, width = x.shape[-2:]
-        rows = len(x) if x.is_cuda else max(1, _CACHED_PIXELS // (height * width))
-        parts = []
-        for i in range(0, len(x), rows):
-            offsets = draw_offsets(noise[i : i + rows], height, width, self.alpha).to(x.dtype)
-            parts.append(interpolate(x[i : i + rows], offsets, self.boundary))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return interpolate(x, draw_offsets(noise, height, width, self.alpha).to(x.dtype), self.boundary)
