@@ -1,6 +1,7 @@
 """Shared fixtures. Shape annotations are checked in every test (``--jaxtyping-packages`` in pyproject.toml)."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,3 +24,12 @@ def photo() -> torch.Tensor:
     y, x = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
     waves = torch.stack([(7 * x).sin(), (5 * y + 2 * x).cos(), (9 * x * y).sin()])
     return ((waves * 0.4 + 0.5) * 255).to(torch.uint8)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """A folder of real images and a published poison, which are not ours to ship (``PURETRANSFORMS_DATA``)."""
+    folder = os.environ.get("PURETRANSFORMS_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("set PURETRANSFORMS_DATA to a folder with cifar10_lossless_6k.npz and tap_5k.npz")
+    return Path(folder)

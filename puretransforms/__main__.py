@@ -1,0 +1,5 @@
+"""``python -m puretransforms``."""
+
+from .cli import app
+
+app()

@@ -1,0 +1,154 @@
+"""The command line: ``puretransforms clean | verify | poison | demo``. Each command is one call into the library."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .errors import PureTransformsError
+from .poisons.base import Poison
+from .poisons.convolution import CUDA, HUDA, VUDA
+from .poisons.noise import ClasswiseNoise, SamplewiseNoise
+from .transforms.base import PureTransform
+from .transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
+from .transforms.coin import COINInterpolate
+
+PURIFIERS: dict[str, type[PureTransform]] = {
+    "bits": BitDepthReduce,
+    "coin": COINInterpolate,
+    "gaussian": GaussianBlur,
+    "gray": Grayscale,
+    "jpeg": JPEGCompress,
+    "median": MedianBlur,
+}
+POISONS: dict[str, type[Poison]] = {
+    "classwise": ClasswiseNoise,
+    "cuda": CUDA,
+    "huda": HUDA,
+    "samplewise": SamplewiseNoise,
+    "vuda": VUDA,
+}
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Purify poisoned image data before training.")
+screen = Console(stderr=True)
+
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="An argument of the transform, as often as needed."),
+]
+
+
+@app.command()
+def clean(
+    source: Annotated[Path, typer.Argument(help="Folder of images, one folder per class.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the purified images (PNG).")],
+    purifier: Annotated[str, typer.Option("--with", help=f"One of {', '.join(PURIFIERS)}.")],
+    options: Options = None,
+    batch_size: int = 256,
+    workers: Annotated[int | None, typer.Option(help="Decode and encode threads; default: one per core.")] = None,
+    unit_size: Annotated[int, typer.Option(help="Files per unit of work, what a kill can cost.")] = 1000,
+    seed: int = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: a GPU if there is one.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first corrupt image.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; count, time a sample, estimate.")] = False,
+    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+) -> None:
+    """Purify every image below SOURCE into OUT; run it again after a kill and it goes on where it stopped."""
+    from .cleaning.run import clean as run
+
+    transform = _build(purifier, PURIFIERS, options)
+    result = _reported(
+        lambda: run(
+            source,
+            out,
+            transform,
+            batch_size=batch_size,
+            workers=workers,
+            unit_size=unit_size,
+            seed=seed,
+            device=device,
+            strict=strict,
+            dry_run=dry_run,
+            report=report,
+            progress=progress,
+        )
+    )
+    Console().print(result)
+
+
+@app.command()
+def verify(out: Annotated[Path, typer.Argument(help="A folder that clean has finished.")]) -> None:
+    """Read every file of OUT again and compare it with the manifest; exit status 1 if anything differs."""
+    from .cleaning.verify import verify as run
+
+    Console().print(_reported(lambda: run(out)))
+
+
+@app.command()
+def poison(
+    source: Annotated[Path, typer.Argument(help="Folder of images, one folder per class.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the poisoned images (PNG) and poison.json.")],
+    name: Annotated[str, typer.Option("--with", help=f"One of {', '.join(POISONS)}.")],
+    options: Options = None,
+    rate: Annotated[float, typer.Option(help="Share of the images to poison.")] = 1.0,
+    seed: int = 0,
+    workers: int = 2,
+) -> None:
+    """Poison a folder of images, for tests and benchmarks: lossless files, labels and mask recorded."""
+    from torchvision.datasets import ImageFolder
+
+    from .poisons.dataset import PoisonedDataset
+
+    def run() -> Path:
+        dataset = ImageFolder(str(source))
+        chosen = _build(name, POISONS, options, num_classes=len(dataset.classes), seed=seed)
+        return PoisonedDataset(dataset, chosen, rate=rate, seed=seed).export(out, workers=workers)
+
+    Console().print(f"poisoned images and poison.json in {_reported(run)}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the data sets and the report.")] = Path("demo-out"),
+) -> None:
+    """Poison handwritten digits, purify them, train on each, print the accuracies. No download."""
+    from .benchmark.demo import run_demo
+
+    _reported(lambda: run_demo(out))
+
+
+def _build(name: str, table: Mapping[str, type], options: list[str] | None, **preset: Any) -> Any:
+    if name not in table:
+        raise typer.BadParameter(f"expected one of {', '.join(table)}, got {name!r}.", param_hint="--with")
+    arguments = dict(preset)
+    for option in options or []:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected NAME=VALUE, got {option!r}.", param_hint="--set")
+        try:
+            arguments[key] = json.loads(value)
+        except ValueError:
+            arguments[key] = value
+    try:
+        return table[name](**arguments)
+    except (TypeError, ValueError) as error:
+        known = ", ".join(inspect.signature(table[name]).parameters)
+        raise typer.BadParameter(f"{error} ({name} takes {known})", param_hint="--set") from error
+
+
+def _reported(work: Callable[[], Any]) -> Any:
+    """Run ``work``; an error of this library becomes one line and exit status 1, anything else keeps its traceback."""
+    try:
+        return work()
+    except PureTransformsError as error:
+        screen.print(f"[bold red]error:[/] {error}", highlight=False)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,49 @@
+"""Every code block of the README and of the pages under docs/ runs, in order, page by page."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+from typer.testing import CliRunner
+
+from puretransforms.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def somewhere(tmp_path, monkeypatch, photo):
+    """A working folder with ``data/train`` in it, three classes of four photographs each."""
+    monkeypatch.chdir(tmp_path)
+    for label, name in enumerate(("cat", "dog", "frog")):
+        folder = tmp_path / "data" / "train" / name
+        folder.mkdir(parents=True)
+        for i in range(4):
+            F.to_pil_image(photo.roll((4 * i, 9 * label), (1, 2))).save(folder / f"{i}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_blocks_run(page, somewhere):
+    blocks = FENCE.findall((ROOT / page).read_text())
+    names = {"__name__": "__readme__"}
+    torch.manual_seed(0)
+    for language, text in blocks:
+        if language == "python":
+            exec(compile(text, page, "exec"), names)
+            continue
+        for line in text.splitlines():
+            command = shlex.split(line.removeprefix("$ "), comments=True)
+            if command[:1] == ["puretransforms"]:
+                result = CliRunner().invoke(app, command[1:], catch_exceptions=False)
+                assert result.exit_code == 0, result.output
+
+
+def test_the_readme_shows_something():
+    assert len(FENCE.findall((ROOT / "README.md").read_text())) >= 3

@@ -1,0 +1,49 @@
+"""The public surface is a decision: a new name is added here on purpose, and importing the package stays light."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import puretransforms
+
+SURFACE = {
+    "BPDA",
+    "BitDepthReduce",
+    "COINInterpolate",
+    "CleanResult",
+    "GPUTransformLoader",
+    "GaussianBlur",
+    "Grayscale",
+    "JPEGCompress",
+    "MedianBlur",
+    "PoisonedDataset",
+    "PureTransform",
+    "clean",
+    "verify",
+}
+
+
+def test_the_surface_is_exactly_this():
+    assert set(puretransforms.__all__) == SURFACE
+    assert list(puretransforms.__all__) == sorted(puretransforms.__all__)
+
+
+def test_every_public_name_is_documented():
+    assert not [name for name in puretransforms.__all__ if not (getattr(puretransforms, name).__doc__ or "").strip()]
+
+
+def test_importing_the_package_loads_no_optional_dependency():
+    """In production shape annotations are plain types: jaxtyping and beartype are for the tests."""
+    script = (
+        "import sys\n"
+        "for name in ('jaxtyping', 'beartype', 'kornia', 'sklearn', 'datasets', 'scipy', 'matplotlib'):\n"
+        "    sys.modules[name] = None\n"
+        "import puretransforms, torch\n"
+        "assert puretransforms.COINInterpolate()(torch.rand(3, 8, 8)).shape == (3, 8, 8)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_no_module_is_long():
+    package = Path(puretransforms.__file__).parent
+    assert not [path.name for path in package.rglob("*.py") if len(path.read_text().splitlines()) > 300]
