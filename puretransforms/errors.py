@@ -29,8 +29,20 @@ class CorruptImageError(PureTransformsError, ValueError):
     """A file could not be decoded as an image (only raised with ``strict=True``; otherwise it is quarantined)."""
 
 
+class PurifierError(PureTransformsError, TypeError):
+    """A purifier gave back something else than uint8 of the shape that it was given."""
+
+
 class ManifestMismatchError(PureTransformsError, ValueError):
     """The output folder was made by another configuration, or its files differ from its manifest."""
+
+
+class DivergenceError(PureTransformsError, ArithmeticError):
+    """A training loss became NaN or infinite."""
+
+
+class MissingExtraError(PureTransformsError, ImportError):
+    """A package of an optional extra is not installed."""
 
 
 class UntouchedImageWarning(UserWarning):

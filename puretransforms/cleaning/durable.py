@@ -1,0 +1,90 @@
+"""Writing that survives a kill or a power cut: a final name holds the whole file, or does not exist."""
+
+import ctypes
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+_BLOCK = 1 << 20
+_FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if os.name == "posix" else None
+
+
+def read_file(path: str, size: int) -> bytes:
+    """The whole file; one read if it still has ``size`` bytes. (Twice as fast as ``Path.read_bytes``.)"""
+    descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        data = os.read(descriptor, size + 1)
+        if len(data) != size:
+            while more := os.read(descriptor, _BLOCK):
+                data += more
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write a new file, not yet durable. (Three system calls; buffered ``open`` takes seven.)"""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+
+
+def flush(folder: str, paths: Iterable[str]) -> None:
+    """Bring ``paths`` (files or folders on the file system of ``folder``) to the disk.
+
+    On Linux one ``syncfs`` for all of them: about 20 microseconds a file where ``fsync`` of each takes 400.
+    """
+    if _syncfs is None:
+        for path in paths:
+            _fsync(path)
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if _syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), folder)
+    finally:
+        os.close(descriptor)
+
+
+def copy_file(source: str, target: str) -> tuple[str, bytes]:
+    """Copy byte for byte, not yet durable, in constant memory; returns ``(sha256 in hex, the first bytes)``."""
+    digest, head = hashlib.sha256(), b""
+    with open(source, "rb", buffering=0) as original, open(target, "wb", buffering=0) as copy:  # noqa: PTH123
+        while block := original.read(_BLOCK):
+            head = head or block[:16]
+            digest.update(block)
+            view = memoryview(block)
+            while view:
+                view = view[copy.write(view) :]
+    return digest.hexdigest(), head
+
+
+def write_durably(path: Path, data: bytes, scratch: Path) -> None:
+    """Write ``data`` to a temporary file in the folder ``scratch``, bring it to the disk, rename it to ``path``."""
+    temporary = scratch / f"{path.name}.{os.getpid()}.tmp"
+    write_file(os.fspath(temporary), data)
+    put_durably(os.fspath(temporary), os.fspath(path))
+
+
+def put_durably(temporary: str, path: str) -> None:
+    """Bring ``temporary`` to the disk, rename it to ``path`` and make the rename durable."""
+    _fsync(temporary)
+    os.replace(temporary, path)  # noqa: PTH105
+    _fsync(os.path.dirname(path))  # noqa: PTH120
+
+
+def _fsync(path: str) -> None:
+    if os.name != "posix" and Path(path).is_dir():
+        return  # Windows cannot open a folder
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""The pipeline: threads read and decode, one stream purifies in batches, threads encode and write.
+
+Data flows one way, in the order of the listing, over unit borders; every queue is bounded in files and in pixels, so
+that memory depends neither on the number of files nor on their sizes.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from typing import Any
+
+import torch
+
+from .manifest import Layout
+from .steps import Finished, Purifier, Waiting, purify_batch, read, write
+from .units import Staging, Task, Unit
+
+_CHUNK_FILES, _CHUNK_BYTES = 32, 1 << 20  # what one thread takes at a time
+_BATCH_PIXELS = 1 << 23  # a batch of larger images has fewer of them: 256 at 181 x 181 pixels, 167 at 224 x 224
+_WAITING_PIXELS = 1 << 25  # images of many shapes wait for company until they are so many pixels together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """A unit at work: what is dealt with so far, and the encoding tasks that will bring the rest."""
+
+    staging: Staging
+    finished: list[Finished]
+    encoding: list[Future]
+
+
+Chunk = tuple[Work, list[Waiting | Finished]]
+
+
+class Engine:
+    """Cleans units one after another.
+
+    Args:
+        layout: the output folder.
+        root: the source folder.
+        purifier: uint8 ``[B, C, H, W]`` to the same.
+        batch_size: at most so many images at a time.
+        workers: number of reading and writing threads.
+        device: where batches are handed to the purifier.
+        strict: raise :class:`CorruptImageError` instead of moving a damaged image aside.
+        seed: torch's global generator is seeded with ``(seed, unit)`` before each unit, so that a purifier without a
+            ``seed`` of its own repeats its draws for the same ``batch_size``.
+        advance: called with the number of files that have been dealt with since the last call.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        root: str,
+        purifier: Purifier,
+        *,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+        strict: bool,
+        seed: int,
+        advance: Callable[[int], Any],
+    ) -> None:
+        self.layout = layout
+        self.prefix = root.rstrip(os.sep) + os.sep
+        self.purifier = purifier
+        self.batch_size = batch_size
+        self.workers = workers
+        self.device = device
+        self.strict = strict
+        self.seed = seed
+        self.advance = advance
+
+    def run(self, units: list[Unit]) -> None:
+        """Clean ``units``; each has its done-mark when this returns."""
+        pool, closer = ThreadPoolExecutor(self.workers, "codec"), ThreadPoolExecutor(1, "commit")
+        encoding: deque[Future] = deque()
+        closing: deque[Future] = deque()
+        try:
+            for work, chunks in groupby(self._read_ahead(units, pool), key=itemgetter(0)):
+                for batch in self._batches(work, chunks):
+                    encoding.extend(self._purify(work, batch, pool))
+                    while len(encoding) > 2 * self.workers:
+                        encoding.popleft().result()
+                closing.append(closer.submit(_close, work))
+                while len(closing) > 2:
+                    closing.popleft().result()
+            for future in closing:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            closer.shutdown(cancel_futures=True)
+
+    def _read_ahead(self, units: list[Unit], pool: ThreadPoolExecutor) -> Iterator[Chunk]:
+        ahead: deque[tuple[Work, Future]] = deque()
+        for unit in units:
+            work = Work(Staging(self.layout, unit), [], [])
+            for tasks in _chunks(unit.tasks):
+                ahead.append((work, pool.submit(self._read_chunk, work.staging, tasks)))
+                if len(ahead) > 2 * self.workers:
+                    yield from self._collect(*ahead.popleft(), pool)
+        while ahead:
+            yield from self._collect(*ahead.popleft(), pool)
+
+    def _collect(self, work: Work, future: Future, pool: ThreadPoolExecutor) -> Iterator[Chunk]:
+        results, rest = future.result()
+        yield work, results
+        while rest:
+            results, rest = pool.submit(self._read_chunk, work.staging, rest).result()
+            yield work, results
+
+    def _read_chunk(self, staging: Staging, tasks: list[Task]) -> tuple[list[Waiting | Finished], list[Task]]:
+        """Read until the images are many pixels together: the results, and the tasks that are left."""
+        results: list[Waiting | Finished] = []
+        pixels = 0
+        for i, task in enumerate(tasks):
+            if pixels > _BATCH_PIXELS:
+                return results, tasks[i:]
+            results.append(read(staging, self.prefix, task, self.strict))
+            pixels += results[-1].area
+        return results, []
+
+    def _batches(self, work: Work, chunks: Iterator[Chunk]) -> Iterator[list[Waiting]]:
+        """The decoded images of a unit in batches of one shape; a function of the listing and the files alone."""
+        torch.manual_seed((self.seed * 1_000_003 + work.staging.unit.number) % 2**63)
+        waiting: dict[tuple[int, int, int], list[Waiting]] = {}
+        pixels = 0
+        for result in (result for _, results in chunks for result in results):
+            if isinstance(result, Finished):
+                work.finished.append(result)
+                self.advance(1)
+                continue
+            group = waiting.setdefault(result.image.shape, [])
+            group.append(result)
+            pixels += result.area
+            if len(group) >= self.batch_size or len(group) * result.area >= _BATCH_PIXELS:
+                pixels -= len(group) * result.area
+                yield waiting.pop(result.image.shape)
+            elif pixels >= _WAITING_PIXELS:
+                yield from waiting.values()
+                waiting, pixels = {}, 0
+        yield from waiting.values()
+
+    def _purify(self, work: Work, batch: list[Waiting], pool: ThreadPoolExecutor) -> list[Future]:
+        """Purify a batch here and now; its encoding is handed to the threads."""
+        before, after = purify_batch(self.purifier, [item.image for item in batch], self.device)
+        step = max(1, min(_CHUNK_FILES, _BATCH_PIXELS // batch[0].area))
+        parts = [slice(i, i + step) for i in range(0, len(batch), step)]
+        futures = [pool.submit(write, work.staging, batch[part], before[part], after[part]) for part in parts]
+        work.encoding.extend(futures)
+        self.advance(len(batch))
+        return futures
+
+
+def _close(work: Work) -> None:
+    for future in work.encoding:
+        work.finished.extend(future.result())
+    work.staging.commit(sorted(work.finished, key=attrgetter("place")))
+
+
+def _chunks(tasks: list[Task]) -> Iterator[list[Task]]:
+    chunk: list[Task] = []
+    size = 0
+    for task in tasks:
+        if chunk and (len(chunk) == _CHUNK_FILES or size + task.entry.size > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(task)
+        size += task.entry.size
+    if chunk:
+        yield chunk

@@ -1,0 +1,99 @@
+"""What a run would take: a few images are cleaned in memory, and nothing is written."""
+
+import contextlib
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..data.folder import Entry, Listing
+from ..errors import CorruptImageError
+from .codec import Decoded, decode, encode
+from .steps import Purifier, purify_batch, read_image
+
+_SAMPLE = 64
+_SAMPLE_PIXELS = 1 << 24
+_BLOCK = 4096  # bytes; what a file takes on the disk is a multiple
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """An estimate from a sample of images, spread evenly over the listing.
+
+    Attributes:
+        images, others, skipped: entries of the source by kind.
+        bytes_in: size of the source.
+        sampled, damaged: images looked at, and how many of them would be quarantined.
+        images_per_second, seconds: estimated speed and duration.
+        bytes_needed: estimated size of the output on the disk.
+        bytes_free: free space where the output would go.
+    """
+
+    images: int
+    others: int
+    skipped: int
+    bytes_in: int
+    sampled: int
+    damaged: int
+    images_per_second: float
+    seconds: float
+    bytes_needed: int
+    bytes_free: int
+
+    @property
+    def fits(self) -> bool:
+        """Is there room for the output?"""
+        return self.bytes_needed <= self.bytes_free
+
+
+def estimate(listing: Listing, out: Path, purifier: Purifier, device: torch.device, workers: int) -> DryRun:
+    """Time a sample of ``listing``; ``workers`` threads are taken to share the reading and writing evenly."""
+    images, others, skipped = ([e for e in listing.entries if e.kind == kind] for kind in ("image", "other", "skipped"))
+    start = time.perf_counter()
+    sampled, decoded = _decode_some(listing.root, images[:: -(-len(images) // _SAMPLE)])
+    codec_seconds = time.perf_counter() - start
+    purify_seconds, sizes = 0.0, []
+    for same in _by_shape(decoded):
+        purify_batch(purifier, same[:1], device)  # the first call may compile, or start the GPU
+        start = time.perf_counter()
+        _, after = purify_batch(purifier, same, device)
+        middle = time.perf_counter()
+        sizes += [len(encode(pixels, image)) for pixels, image in zip(after, same, strict=True)]
+        purify_seconds += middle - start
+        codec_seconds += time.perf_counter() - middle
+    per_image = (codec_seconds / workers + purify_seconds) / sampled
+    disk = sum(-(-size // _BLOCK) * _BLOCK for size in sizes) / max(len(sizes), 1)
+    existing = next(folder for folder in (out, *out.parents) if folder.exists())
+    return DryRun(
+        images=len(images),
+        others=len(others),
+        skipped=len(skipped),
+        bytes_in=sum(entry.size for entry in listing.entries),
+        sampled=sampled,
+        damaged=sampled - len(decoded),
+        images_per_second=1 / per_image,
+        seconds=per_image * len(images),
+        bytes_needed=round(disk * len(images)) + sum(entry.size for entry in others),
+        bytes_free=shutil.disk_usage(existing).free,
+    )
+
+
+def _decode_some(root: str, sample: list[Entry]) -> tuple[int, list[Decoded]]:
+    """``(number looked at, those that are readable)``; ends early where images are large."""
+    decoded: list[Decoded] = []
+    for looked_at, entry in enumerate(sample):
+        if sum(math.prod(image.size) for image in decoded) > _SAMPLE_PIXELS:
+            return looked_at, decoded
+        with contextlib.suppress(CorruptImageError, OSError):
+            decoded.append(decode(read_image(f"{root}/{entry.path}", entry.size)))
+    return len(sample), decoded
+
+
+def _by_shape(images: list[Decoded]) -> list[list[Decoded]]:
+    groups: dict[tuple[int, int, int], list[Decoded]] = {}
+    for image in images:
+        groups.setdefault(image.shape, []).append(image)
+    return list(groups.values())

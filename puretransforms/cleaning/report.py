@@ -1,0 +1,129 @@
+"""The report of a finished run: one HTML file, without scripts and without links to other files."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .codec import Decoded, decode
+from .manifest import Layout, Row
+from .summary import ClassChange, Summary
+
+_SIDE = 256  # pixels; larger pictures are shrunk for the report
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.5rem }
+table { border-collapse: collapse } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } th { border-bottom: 1px solid #999 }
+code, pre { overflow-wrap: anywhere; white-space: pre-wrap; font-size: .9em; margin: 0 }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.2rem }
+figure { margin: 0 } figcaption { font-size: .85rem; color: #555 }
+.three { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: .3rem }
+img { width: 100%; image-rendering: pixelated; background: #ddd }
+"""
+
+
+def render(summary: Summary, run: dict[str, Any], layout: Layout, root: str) -> bytes:
+    """The report as HTML; the pictures of the sample are read from the source ``root`` and from the output."""
+    counts = summary.counts
+    changed = sorted(summary.most_changed, key=lambda item: (-item[0], item[1]))
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><title>puretransforms: cleaning report</title>",
+        f"<style>{_STYLE}</style><h1>Cleaning report</h1>",
+        _table(("", ""), [(name, f"<pre>{html.escape(str(value))}</pre>") for name, value in _facts(run).items()]),
+        "<h2>Files</h2>",
+        _table(("status", "#files"), sorted((_text(status), str(n)) for status, n in counts.items())),
+        "<h2>Before, after, and ten times the difference</h2><div class=grid>",
+        *(_figure(row, layout, Path(root)) for row in summary.sample()),
+        "</div><h2>Change by class</h2>",
+        "<p>Mean absolute change in levels of 0 to 255; PSNR is the mean over the images that changed.</p>",
+        _table(
+            ("class", "#images", "#unchanged", "#mean change", "#PSNR (dB)"),
+            map(_class, sorted(summary.classes.items())),
+        ),
+        "<h2>Most changed images</h2><p>A poisoned image often changes more than the others of its class.</p>",
+        _table(
+            ("image", "class", "#mean change", "#PSNR (dB)"),
+            [(_code(path), _text(row["label"]), f"{level:.2f}", _decibel(row["psnr"])) for level, path, row in changed],
+        ),
+    ]
+    if summary.aside:
+        left = counts["quarantined"] + counts["skipped"] - len(summary.aside)
+        parts += [
+            "<h2>Put aside</h2><p>Quarantined images lie unchanged in the quarantine folder beside this one; skipped "
+            "entries were not read.</p>",
+            _table(
+                ("file", "status", "reason"),
+                [(_code(r["path"]), _text(r["status"]), _text(r["reason"])) for r in summary.aside],
+            ),
+            f"<p>And {left} more: see manifest.jsonl.</p>" if left else "",
+        ]
+    return "\n".join(parts).encode("utf-8", "backslashreplace")
+
+
+def _facts(run: dict[str, Any]) -> dict[str, str]:
+    purifier, source = run["purifier"], run["source"]
+    versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+    weights = {"weights sha256": purifier["weights_sha256"]} if purifier["weights_sha256"] else {}
+    source_line = f"{source['images']} images among {source['files']} files, {source['bytes']} bytes"
+    return {"purifier": purifier["repr"], **weights, "seed": run["seed"], "source": source_line, "versions": versions}
+
+
+def _class(item: tuple[str, ClassChange]) -> tuple[str, ...]:
+    label, change = item
+    unchanged = change.images - change.changed
+    psnr = change.psnr / change.changed if change.changed else None
+    mean = f"{change.mean_abs / change.images:.3f}"
+    return _text(label or "(top folder)"), str(change.images), str(unchanged), mean, _decibel(psnr)
+
+
+def _figure(row: Row, layout: Layout, root: Path) -> str:
+    before, after = decode((root / row["path"]).read_bytes()), decode((layout.out / row["out"]).read_bytes())
+    x, y = _pixels(before), _pixels(after)
+    tenfold = np.minimum(np.abs(x.astype(np.int16) - y) * 10, 255).astype(np.uint8)
+    pictures = "".join(
+        f'<img alt="{alt}" src="{_data_uri(array)}">'
+        for alt, array in (("before", x), ("after", y), ("10x difference", tenfold))
+    )
+    caption = f"{_code(row['path'])}<br>mean change {row['mean_abs']:.2f}, PSNR {_decibel(row['psnr'])} dB"
+    return f"<figure><div class=three>{pictures}</div><figcaption>{caption}</figcaption></figure>"
+
+
+def _pixels(image: Decoded) -> np.ndarray:
+    return np.frombuffer(image.pixels, np.uint8).reshape(image.shape)
+
+
+def _data_uri(pixels: np.ndarray) -> str:
+    picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    picture.thumbnail((_SIDE, _SIDE))
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table of ready HTML cells; a head that starts with ``#`` makes a column of numbers."""
+    kinds = [" class=n" if name.startswith("#") else "" for name in head]
+    top = "".join(f"<th{kind}>{name.lstrip('#')}" for kind, name in zip(kinds, head, strict=True))
+    body = ("".join(f"<td{kind}>{cell}" for kind, cell in zip(kinds, row, strict=True)) for row in rows)
+    return f"<table><tr>{top if any(head) else ''}" + "".join(f"<tr>{line}" for line in body) + "</table>"
+
+
+def _decibel(psnr: float | None) -> str:
+    return "&infin;" if psnr is None else f"{psnr:.2f}"
+
+
+def _text(value: Any) -> str:
+    """Any text, made visible on one line (a file name may hold line breaks) and safe in HTML."""
+    return html.escape(json.dumps(str(value), ensure_ascii=False)[1:-1])
+
+
+def _code(value: Any) -> str:
+    return f"<code>{_text(value)}</code>"

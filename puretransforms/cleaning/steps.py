@@ -1,0 +1,146 @@
+"""The steps of cleaning one image: read and decode, purify in a batch, encode and stage."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import CorruptImageError, PurifierError
+from ..functional.shapes import Tensor, UInt8
+from .codec import Decoded, decode, encode, looks_like_image
+from .durable import read_file
+from .manifest import Row, new_row, to_line
+from .units import Finished, Staging, Task
+
+Purifier = Callable[[Tensor], Tensor]
+
+_FILE_BYTES_PER_PIXEL = 8  # no image file needs more (16-bit RGBA, stored plainly)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A decoded image on its way to the purifier."""
+
+    task: Task
+    sha256: str
+    image: Decoded
+
+    @property
+    def area(self) -> int:
+        """Pixels that it holds in memory."""
+        return self.image.size[0] * self.image.size[1]
+
+
+def read(staging: Staging, prefix: str, task: Task, strict: bool) -> Waiting | Finished:
+    """Decode an image; copy what is none, put aside what is damaged, note what cannot be read.
+
+    Args:
+        prefix: the source folder with its separator.
+        strict: raise instead of putting aside.
+
+    Raises:
+        CorruptImageError: a damaged image, if ``strict``.
+    """
+    entry, path = task.entry, prefix + task.entry.path
+    row = new_row(entry.path, entry.label, staging.unit.number)
+    if entry.kind == "skipped":
+        return _finished(task, row, status="skipped", reason=entry.reason)
+    try:
+        if entry.kind == "image":
+            data = read_image(path, entry.size)
+            return Waiting(task, hashlib.sha256(data).hexdigest(), decode(data))
+        os.close(os.open(path, os.O_RDONLY))  # may it be read?
+    except CorruptImageError as error:
+        if strict:
+            raise CorruptImageError(
+                f"expected every image to be readable (strict=True), got {entry.path!r}: {error}. Repair or remove "
+                "the file, or use strict=False to put such files aside."
+            ) from error
+        digest = staging.quarantine(task.place, path, entry.path)
+        return _finished(task, row, status="quarantined", sha256_in=digest, reason=str(error))
+    except OSError as error:
+        return _finished(task, row, status="skipped", reason=f"cannot be read: {error.strerror}")
+    digest, head = staging.copy(task.place, path)
+    if looks_like_image(entry.path, head):
+        row["reason"] = "looks like an image, but its suffix is none of those that are purified"
+    return _finished(task, row, out=task.out, status="copied", sha256_in=digest, sha256_out=digest)
+
+
+def _finished(task: Task, row: Row, **values: Any) -> Finished:
+    return Finished(task.place, to_line(row | values), "out" in values)
+
+
+def read_image(path: str, size: int) -> bytes:
+    """The bytes of an image file; refuses with :class:`CorruptImageError` what is larger than any image allowed."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and size > limit * _FILE_BYTES_PER_PIXEL:
+        raise CorruptImageError(f"an image file of {size} bytes, more than {_FILE_BYTES_PER_PIXEL} per allowed pixel")
+    return read_file(path, size)
+
+
+def purify_batch(purifier: Purifier, images: list[Decoded], device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Images of one shape through the purifier: ``(before, after)``, uint8 ``[B, H, W, C]``.
+
+    Raises:
+        PurifierError: the purifier gave back another type, dtype or shape.
+    """
+    buffer = bytearray().join([image.pixels for image in images])
+    before = np.frombuffer(buffer, np.uint8).reshape(len(images), *images[0].shape)
+    x = torch.from_numpy(before).permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format).to(device)
+    with torch.no_grad():
+        y = purifier(x)
+    check_purified(x, y)
+    return before, y.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def check_purified(x: UInt8[Tensor, "b c h w"], y: Any) -> None:
+    """Raise :class:`PurifierError` unless ``y`` is uint8 of the shape of ``x``."""
+    if not isinstance(y, torch.Tensor):
+        got = type(y).__name__
+    elif y.dtype != torch.uint8 or y.shape != x.shape:
+        got = f"{y.dtype} {list(y.shape)}"
+    else:
+        return
+    raise PurifierError(
+        f"expected the purifier to turn uint8 {list(x.shape)} into the same, got {got}: make it return "
+        "(y * 255).round().to(torch.uint8) in the shape that it was given."
+    )
+
+
+def changes(before: np.ndarray, after: np.ndarray) -> Iterator[tuple[float, float | None]]:
+    """``(mean absolute change in 0..255 units, PSNR in dB or None where equal)`` of each image of ``[B, ...]`` uint8.
+
+    The sums are exact integers, so they do not depend on the batch.
+    """
+    count = before[0].size
+    difference = np.subtract(before, after, dtype=np.int16).reshape(len(before), count)
+    squares = np.einsum("ij,ij->i", difference, difference, dtype=np.int64).tolist()
+    sums = np.abs(difference, out=difference).sum(1, dtype=np.int64).tolist()
+    for total, square in zip(sums, squares, strict=True):
+        psnr = round(10 * math.log10(255 * 255 * count / square), 3) if square else None
+        yield round(total / count, 4), psnr
+
+
+def write(staging: Staging, batch: list[Waiting], before: np.ndarray, after: np.ndarray) -> list[Finished]:
+    """Encode and stage images of one shape; ``before``, ``after``: their pixels ``[B, H, W, C]``."""
+    done = []
+    for item, pixels, (mean_abs, psnr) in zip(batch, after, changes(before, after), strict=True):
+        task, image = item.task, item.image
+        data = encode(pixels, image)
+        staging.write(task.place, data)
+        row = new_row(task.entry.path, task.entry.label, staging.unit.number)
+        row |= {"out": task.out, "status": "purified", "sha256_in": item.sha256}
+        row |= {"sha256_out": hashlib.sha256(data).hexdigest(), "width": image.size[0], "height": image.size[1]}
+        row |= {"mode": image.mode, "psnr": psnr, "mean_abs": mean_abs}
+        if image.converted:
+            row["converted"] = image.converted
+        if image.frames > 1:
+            row["frames"] = image.frames
+        done.append(Finished(task.place, to_line(row), True))
+    return done

@@ -1,0 +1,85 @@
+"""What a manifest says as a whole, gathered row by row."""
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .manifest import Row
+
+_PICTURES, _MOST_CHANGED, _LISTED = 12, 20, 1000
+
+
+@dataclass(slots=True)
+class ClassChange:
+    """How much the images of one class changed, as sums."""
+
+    images: int = 0
+    changed: int = 0
+    mean_abs: float = 0.0
+    psnr: float = 0.0
+
+
+@dataclass(slots=True)
+class Summary:
+    """Counts, changes and a few rows of a manifest; its memory grows with the number of classes alone.
+
+    Attributes:
+        counts: files by status.
+        notes: ``"frames"``: images of several frames; ``"unpurified"``: copied files that look like images.
+        classes: change by label.
+        aside: the first quarantined and skipped rows.
+        most_changed: ``(mean_abs, path, row)`` of the images that changed most.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    classes: dict[str, ClassChange] = field(default_factory=dict)
+    aside: list[Row] = field(default_factory=list)
+    most_changed: list[tuple[float, str, Row]] = field(default_factory=list)
+    _first: dict[str, tuple[str, str, Row]] = field(default_factory=dict)
+    _others: list[tuple[str, str, Row]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> "Summary":
+        """Gather all ``rows``."""
+        summary = cls()
+        for row in rows:
+            summary._add(row)
+        return summary
+
+    def sample(self) -> list[Row]:
+        """The rows to show: one of each class, then more, chosen by the hash of their paths."""
+        firsts = heapq.nsmallest(_PICTURES, self._first.values())
+        chosen = {path: row for _, path, row in [*firsts, *heapq.nsmallest(_PICTURES, self._others)]}
+        return sorted(list(chosen.values())[:_PICTURES], key=lambda row: row["path"])
+
+    def _add(self, row: Row) -> None:
+        self.counts[row["status"]] += 1
+        self.notes["frames"] += "frames" in row
+        if row["status"] != "purified":
+            self.notes["unpurified"] += row["status"] == "copied" and "reason" in row
+            if row["status"] != "copied" and len(self.aside) < _LISTED:
+                self.aside.append(row)
+            return
+        change = self.classes.setdefault(row["label"], ClassChange())
+        change.images += 1
+        change.changed += row["psnr"] is not None
+        change.mean_abs += row["mean_abs"]
+        change.psnr += row["psnr"] or 0.0
+        path = row["path"]
+        _keep(self.most_changed, (row["mean_abs"], path, row), _MOST_CHANGED)
+        mark = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
+        drawn = (mark, path, row)
+        self._first[row["label"]] = min(self._first.get(row["label"], drawn), drawn)
+        self._others.append(drawn)
+        if len(self._others) > 4 * _PICTURES:
+            self._others = heapq.nsmallest(_PICTURES, self._others)
+
+
+def _keep(heap: list[tuple[float, str, Row]], item: tuple[float, str, Row], size: int) -> None:
+    if len(heap) < size:
+        heapq.heappush(heap, item)
+    else:
+        heapq.heappushpop(heap, item)

@@ -1,0 +1,153 @@
+"""A data set with a poisoned part: which samples, their old and new labels, and the way to disk."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Subset
+
+from ..errors import LabelError, NoImageError
+from ..functional.shapes import Bool, Tensor
+from .base import Poison, open_images
+from .export import blocks, export_image_folder
+
+
+class PoisonedDataset(Dataset):
+    """A map-style data set of ``(image, label)`` samples, part of them poisoned; images keep their type.
+
+    The poison falls on the stored image, before any augmentation: give the inner data set no random transform, and put
+    crops, flips and normalisation into ``transform`` here. Sample ``i`` has one fixed perturbation, keyed by
+    ``(poison.seed, i)``. A poison that must see the data first (:attr:`Poison.needs_fit`) is copied and fitted here.
+
+    Args:
+        dataset: ``dataset[i] -> (image, label)`` with labels ``0 .. poison.num_classes - 1``.
+        poison: what to do.
+        rate: share of the whole data set to poison, in ``[0, 1]``, chosen by ``seed`` among the eligible samples (a
+            clean-label backdoor can only use its target class). Smaller rates choose subsets of larger ones.
+        seed: 0 to 2**32 - 1.
+        transform: applied to every image, poisoned or not, after poisoning; not part of :meth:`export`.
+
+    Attributes:
+        mask: bool ``[N]``, the poisoned samples.
+        cover_mask: bool ``[N]``, the samples that carry a decoy and their true label (WaNet's noise mode).
+        targets: int64 ``[N]``, the labels that the samples carry now.
+        original_targets: int64 ``[N]``, the true ones.
+        classes: class names of the inner data set, or ``None``.
+
+    Raises:
+        LabelError: samples are no ``(image, label)`` pairs, or labels are no integers in range.
+        ValueError: the rate is out of range, or larger than the eligible samples allow.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset | Sequence[Any],
+        poison: Poison,
+        rate: float = 1.0,
+        seed: int = 0,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        if not 0 <= rate <= 1:
+            raise ValueError(f"expected a rate from 0 to 1 (a share of the data set), got {rate}.")
+        self.dataset = dataset
+        self.rate = rate
+        self.seed = seed
+        self.transform = transform
+        whole = dataset.dataset if isinstance(dataset, Subset) else dataset
+        self.classes = getattr(whole, "classes", None)
+        self.original_targets = labels_of(dataset)
+        poison._check_range(self.original_targets)
+        self.poison = poison if poison.fitted else self._fit(deepcopy(poison))
+        self.mask, self.cover_mask = self._choose()
+        relabelled = self.poison.relabel(self.original_targets)
+        self.targets = torch.where(self.mask, relabelled, self.original_targets)
+
+    def _fit(self, poison: Poison) -> Poison:
+        poison.reset()
+        for indices in blocks(self):
+            pixels = [open_images(self.clean(i)[0])[0] for i in indices]
+            shapes = {tuple(x.shape[1:]) for x in pixels}
+            if len(shapes) > 1:
+                raise NoImageError(
+                    f"expected images of one size to fit {type(poison).__name__}, got {sorted(shapes)}: resize them."
+                )
+            poison.partial_fit(torch.cat(pixels), self.original_targets[indices])
+        return poison
+
+    def _choose(self) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
+        n, stream = len(self), np.random.RandomState(self.seed)
+        eligible = self.poison.eligible(self.original_targets).nonzero()[:, 0]
+        wanted = round(self.rate * n)
+        decoys = round(wanted * self.poison.cover_ratio)
+        if wanted > len(eligible) or wanted + decoys > n:
+            name, ratio = type(self.poison).__name__, self.poison.cover_ratio
+            most = min(len(eligible), int(n / (1 + ratio))) / n
+            raise ValueError(
+                f"expected a rate of at most {most:.6g} for {name} on this data set ({len(eligible)} of {n} samples "
+                f"are eligible, with {ratio:g} decoys for each), got {self.rate}: lower the rate."
+            )
+        mask, cover_mask = torch.zeros(2, n, dtype=torch.bool)
+        mask[eligible[stream.permutation(len(eligible))[:wanted]]] = True
+        rest = (~mask).nonzero()[:, 0]
+        cover_mask[rest[stream.permutation(len(rest))[:decoys]]] = True
+        return mask, cover_mask
+
+    def __len__(self) -> int:
+        return len(self.original_targets)
+
+    def clean(self, index: int) -> tuple[Any, int]:
+        """The sample as the inner data set gives it, its label checked against :attr:`original_targets`."""
+        image, label = _pair(self.dataset[index])
+        if int(label) != self.original_targets[index]:
+            raise LabelError(
+                f"expected label {int(self.original_targets[index])} for sample {index}, as the data set's table of "
+                f"targets says, got {label}: make dataset.targets agree with dataset[{index}][1]."
+            )
+        return image, int(label)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        index = range(len(self))[index]
+        image, label = self.clean(index)
+        if self.mask[index]:
+            image, _ = self.poison(image, label, index)
+        elif self.cover_mask[index]:
+            image, _ = self.poison.covers(image, label, index)
+        return image if self.transform is None else self.transform(image), int(self.targets[index])
+
+    def export(self, directory: str | Path, *, workers: int = 2) -> Path:
+        """Write everything as an ImageFolder of lossless PNG with a ``poison.json``.
+
+        See :func:`puretransforms.poisons.export.export_image_folder`.
+        """
+        return export_image_folder(self, directory, workers=workers)
+
+
+def labels_of(dataset: Dataset | Sequence[Any]) -> Tensor:
+    """The int64 labels ``[N]`` of a map-style data set, from its table of targets or else sample by sample."""
+    if isinstance(dataset, Subset):
+        return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices)]
+    table = None
+    if getattr(dataset, "target_transform", None) is None:
+        table = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    if table is None or len(table) != len(dataset):
+        table = [_pair(dataset[i])[1] for i in range(len(dataset))]
+    try:
+        labels = torch.as_tensor(np.asarray(table))
+    except (TypeError, ValueError):
+        labels = torch.empty(0)
+    if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool or not len(labels):
+        raise LabelError(
+            f"expected one integer label for each of {len(dataset)} samples, got {labels.dtype} labels of shape "
+            f"{list(labels.shape)}: give the data set as (image, int) pairs."
+        )
+    return labels.to(torch.int64)
+
+
+def _pair(sample: Any) -> tuple[Any, Any]:
+    if isinstance(sample, tuple | list) and len(sample) == 2:
+        return sample[0], sample[1]
+    got = f"a {type(sample).__name__}" + (f" of {len(sample)}" if hasattr(sample, "__len__") else "")
+    raise LabelError(f"expected samples (image, label), got {got}: wrap the data set so that it yields such pairs.")

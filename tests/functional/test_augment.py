@@ -1,0 +1,59 @@
+"""Random crop and flip: every result is a true window of the padded image, each is reached, the generator decides."""
+
+import torch
+from torch.nn.functional import pad
+
+from puretransforms.functional.augment import random_crop_flip
+
+
+def windows(image: torch.Tensor, padding: int) -> dict[bytes, tuple[int, int, bool]]:
+    """Every crop and its mirror image, by brute force."""
+    height, width = image.shape[1:]
+    padded = pad(image, (padding,) * 4)
+    found = {}
+    for top in range(2 * padding + 1):
+        for left in range(2 * padding + 1):
+            crop = padded[:, top : top + height, left : left + width]
+            for flipped in (False, True):
+                found[(crop.flip(2) if flipped else crop).contiguous().numpy().tobytes()] = (top, left, flipped)
+    return found
+
+
+def test_each_result_is_a_window_of_the_zero_padded_image_and_all_windows_occur_equally_often() -> None:
+    image = torch.randint(1, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    crops = random_crop_flip(image.expand(5000, -1, -1, -1), torch.Generator().manual_seed(1), padding=2)
+    table = windows(image, 2)
+    assert len(table) == 50
+    counts = torch.zeros(50)
+    for crop in crops:
+        counts[list(table).index(crop.contiguous().numpy().tobytes())] += 1
+    chi_square = ((counts - 100) ** 2 / 100).sum()
+    assert chi_square < 85.4  # 99.9 % point of chi-square with 49 degrees of freedom
+
+
+def test_images_of_a_batch_are_cut_apart_and_stay_in_their_rows() -> None:
+    images = torch.arange(1, 65, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
+    crops = random_crop_flip(images, torch.Generator().manual_seed(0))
+    assert torch.equal(crops.amax((1, 2, 3)), images[:, 0, 0, 0])
+    assert len({tuple((crop[0] > 0).flatten().tolist()) for crop in crops}) > 30
+
+
+def test_without_padding_only_the_flip_is_left() -> None:
+    images = torch.randint(256, (200, 3, 4, 6), dtype=torch.uint8)
+    crops = random_crop_flip(images, torch.Generator().manual_seed(0), padding=0)
+    same = (crops == images).flatten(1).all(1)
+    mirrored = (crops == images.flip(3)).flatten(1).all(1)
+    assert (same ^ mirrored).all()
+    assert 60 < int(same.sum()) < 140
+
+
+def test_the_generator_alone_decides() -> None:
+    images = torch.randint(256, (16, 3, 8, 8), dtype=torch.uint8)
+    first, again, other = (random_crop_flip(images, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_result_is_channels_last() -> None:
+    crops = random_crop_flip(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.Generator())
+    assert crops.is_contiguous(memory_format=torch.channels_last)
