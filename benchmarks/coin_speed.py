@@ -30,11 +30,11 @@ ALPHA = 2.0
 
 def by_scipy(images: np.ndarray) -> np.ndarray:
     """uint8 ``[N, H, W, 3]``: the published construction, one image at a time, on three-axis coordinates."""
-    out = np.empty_like(images)
+    out, generator = np.empty_like(images), np.random.default_rng(0)
     for i, image in enumerate(images):
         height, width, channels = image.shape
-        dx = np.random.uniform(-ALPHA, ALPHA, (height, width, 1)).astype(np.float32)
-        dy = np.random.uniform(-ALPHA, ALPHA, (height, width, 1)).astype(np.float32)
+        dx = generator.uniform(-ALPHA, ALPHA, (height, width, 1)).astype(np.float32)
+        dy = generator.uniform(-ALPHA, ALPHA, (height, width, 1)).astype(np.float32)
         rows, columns, colours = np.meshgrid(*map(np.arange, (height, width, channels)), indexing="ij")
         scaled = image / np.float32(255)
         sampled = map_coordinates(scaled, [rows + dy, columns + dx, colours], order=1, mode="wrap")
