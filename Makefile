@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow lint docs bench-coin clean-build
+.PHONY: demo test test-slow lint docs bench-coin bench-ebm clean-build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,9 @@ lint: $(READY)  ## style, import layers
 
 docs: $(READY)  ## the documentation site, in site/
 	$(BIN)/mkdocs build --strict
+
+bench-ebm: $(READY)  ## speed of EBMPurify beside a plain Langevin loop; writes docs/results/ebm-speed.json
+	$(BIN)/python benchmarks/ebm_speed.py --out docs/results/ebm-speed.json
 
 bench-coin: $(READY)  ## speed of COINInterpolate beside what else there is; writes docs/results/coin-speed.json
 	$(BIN)/python benchmarks/coin_speed.py --out docs/results/coin-speed.json

@@ -41,9 +41,17 @@ class DivergenceError(PureTransformsError, ArithmeticError):
     """A training loss became NaN or infinite."""
 
 
+class WeightsUnavailableError(PureTransformsError, LookupError):
+    """Network weights were asked for that are not on this machine, or that do not fit the network asked for."""
+
+
 class MissingExtraError(PureTransformsError, ImportError):
     """A package of an optional extra is not installed."""
 
 
 class UntouchedImageWarning(UserWarning):
     """A second image-like tensor of a sample was passed through unpurified; ``images="all"`` purifies every one."""
+
+
+class NotFittedError(PureTransformsError, RuntimeError):
+    """A poison that must see the clean data first was used before it did, or on images of another shape."""

@@ -9,13 +9,9 @@ import torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a network
 
 
-@pytest.fixture(autouse=True)
-def _two_threads():
-    """Workers of one test run share the machine: no test may take every core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(2, before))
-    yield
-    torch.set_num_threads(before)
+torch.set_num_threads(
+    1
+)  # tiny tensors: a second thread costs more than it brings, and the test workers share the cores
 
 
 @pytest.fixture

@@ -39,6 +39,15 @@ def mix64_(z: Tensor, scratch: Tensor | None = None) -> Tensor:
     return _xor_shift_(z, 31, scratch)
 
 
+def _mix_int(z: int) -> int:
+    """:func:`mix64_` of one Python int, without a tensor that a GPU would have to wait for."""
+    mask = (1 << 64) - 1
+    z &= mask
+    z = (z ^ (z >> 30)) * (_MULTIPLIERS[0] & mask) & mask
+    z = (z ^ (z >> 27)) * (_MULTIPLIERS[1] & mask) & mask
+    return _signed(z ^ (z >> 31))
+
+
 class KeyedNoise:
     """The random numbers of a batch of samples; a slice of it is the noise of that slice of the batch.
 
@@ -48,8 +57,8 @@ class KeyedNoise:
     """
 
     def __init__(self, seed: int, samples: Int[Tensor, " b"]):
-        root = mix64_(torch.tensor([seed & (1 << 63) - 1], device=samples.device) + GAMMA)
-        self.keys = mix64_(root ^ mix64_(samples.to(torch.int64) * GAMMA))
+        root = _mix_int((seed & (1 << 63) - 1) + GAMMA)
+        self.keys = mix64_(mix64_(samples.to(torch.int64) * GAMMA).bitwise_xor_(root))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -61,8 +70,7 @@ class KeyedNoise:
 
     def words(self, step: int, n: int) -> Int[Tensor, "b n"]:
         """``[B, n]`` int64, all 64 bits random."""
-        salt = mix64_(torch.tensor([step], device=self.keys.device) * GAMMA + _STEP_SALT)
-        starts = mix64_(self.keys + salt)[:, None]
+        starts = mix64_(self.keys + _mix_int(step * GAMMA + _STEP_SALT))[:, None]
         counters = torch.arange(1, n + 1, device=starts.device) * GAMMA
         words = torch.empty(len(starts), n, dtype=torch.int64, device=starts.device)
         rows = len(starts) if starts.is_cuda else max(1, _CHUNK // max(n, 1))

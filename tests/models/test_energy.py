@@ -1,0 +1,120 @@
+"""The energy networks against a transcription of the published table, and the folding against exactness."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from puretransforms.functional.langevin import energy_gradient
+from puretransforms.models.energy import EnergyNet, FoldedEnergyNet, fold, frozen
+
+
+def parameters(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def randomised(net: torch.nn.Module) -> torch.nn.Module:
+    """In float64, with biases that are not 0, so that a forgotten one shows."""
+    generator = torch.Generator().manual_seed(0)
+    for p in net.double().parameters():
+        p.data = torch.randn(p.shape, generator=generator, dtype=p.dtype) * 0.1
+    return net
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+
+
+def published(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Block by block as the paper's code has it: the stem pools before its 1x1 convolution, the second block after."""
+
+    def conv(name: str, h: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(h, w[f"{name}.weight"], w[f"{name}.bias"], padding=w[f"{name}.weight"].shape[-1] // 2)
+
+    def pool(h: torch.Tensor) -> torch.Tensor:
+        return (h[..., ::2, ::2] + h[..., 1::2, ::2] + h[..., ::2, 1::2] + h[..., 1::2, 1::2]) / 4
+
+    h = pool(conv("stem.conv2", F.relu(conv("stem.conv1", x)))) + conv("stem_skip", pool(x))
+    h = pool(conv("down.conv2", F.relu(conv("down.conv1", F.relu(h))))) + pool(conv("down_skip", h))
+    for block in ("residual1", "residual2"):
+        h = h + conv(f"{block}.conv2", F.relu(conv(f"{block}.conv1", F.relu(h))))
+    return F.relu(h).mean((2, 3)) @ w["head.weight"][0]
+
+
+def test_sizes_are_the_published_ones():
+    assert parameters(EnergyNet()) == parameters(EnergyNet(128)) == 1_053_824
+    assert parameters(EnergyNet(256)) == 4_204_800
+    assert parameters(FoldedEnergyNet()) == parameters(FoldedEnergyNet(48)) == 181_584
+
+
+def test_the_cost_is_the_documented_one():
+    net = EnergyNet()
+    for variant, gflop in ((net, 0.544), (fold(net), 0.328), (FoldedEnergyNet(), 0.048)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            variant(torch.zeros(1, 3, 32, 32))
+        assert counter.get_total_flops() / 1e9 == pytest.approx(gflop, rel=0.01)
+
+
+def test_the_published_network_is_its_table():
+    net = randomised(EnergyNet(6))
+    x = images(3, 3, 32, 32)
+    assert torch.allclose(net(x), published(net.state_dict(), x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (30, 18), (17, 31)])
+def test_folding_changes_no_energy_and_no_gradient(size):
+    net = randomised(EnergyNet(8))
+    folded, x = fold(net), images(2, 3, *size)
+    assert torch.allclose(folded(x), net(x), rtol=1e-10, atol=0)
+    assert torch.allclose(energy_gradient(folded, x), energy_gradient(net, x), rtol=1e-6, atol=1e-12)
+    assert not any(p.requires_grad for p in folded.parameters()) and all(p.requires_grad for p in net.parameters())
+    assert fold(folded) is folded
+
+
+def test_folding_holds_in_float32_and_in_inference_mode():
+    torch.manual_seed(0)
+    net, x = EnergyNet(16), images(4, 3, 32, 32).float()
+    with torch.inference_mode():
+        folded = fold(net)
+    assert torch.allclose(folded(x), net(x), rtol=0, atol=1e-6)
+    assert not any(p.is_inference() for p in folded.parameters())
+
+
+@pytest.mark.parametrize("make", [EnergyNet, FoldedEnergyNet])
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (18, 30), (32, 32)])
+def test_every_pixel_of_any_size_moves_the_energy(make, size):
+    gradient = energy_gradient(randomised(make(8)), images(1, 3, *size))
+    assert gradient.shape[-2:] == size and (gradient.abs() > 0).all()
+
+
+@pytest.mark.parametrize("make", [EnergyNet, FoldedEnergyNet])
+def test_an_energy_depends_on_its_own_image_alone(make):
+    net, x = randomised(make(8)), images(5, 3, 16, 16)
+    alone = torch.cat([net(image[None]) for image in x])
+    assert torch.allclose(net(x), alone, rtol=1e-12)
+    others = x.clone()
+    others[1:] = 0
+    assert torch.allclose(net(others)[0], alone[0], rtol=1e-12)
+
+
+def test_frozen_copies_compute_in_bfloat16_and_answer_in_float32():
+    torch.manual_seed(0)
+    net, x = EnergyNet(16), images(4, 3, 32, 32).float()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    half, full = frozen(net, torch.bfloat16), frozen(net)
+    assert half.stem.conv1.weight.dtype == torch.bfloat16 and not any(p.requires_grad for p in half.parameters())
+    energies = half(x.bfloat16())
+    assert energies.dtype == torch.float32
+    assert torch.allclose(energies, net(x), rtol=0, atol=0.02 * float(net(x).detach().abs().max()))
+    assert torch.allclose(full(x), net(x), rtol=0, atol=1e-6)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert all(p.requires_grad for p in net.parameters())
+    assert frozen(net.double(), torch.float64)(x.double()).dtype == torch.float64
+
+
+def test_a_fresh_network_starts_without_biases_and_with_a_small_drift():
+    torch.manual_seed(0)
+    net = EnergyNet(64)
+    assert all((tensor == 0).all() for name, tensor in net.named_parameters() if name.endswith("bias"))
+    drift = 0.78125 * energy_gradient(net, images(4, 3, 32, 32).float()).flatten(1).norm(dim=1)
+    assert 1e-3 < drift.mean() < 1
