@@ -10,9 +10,17 @@ import typer
 from rich.console import Console
 
 from .errors import PureTransformsError
+from .poisons.autoregressive import AR
+from .poisons.badnets import BadNets
 from .poisons.base import Poison
+from .poisons.blend import Blend
+from .poisons.bpp import BPP
 from .poisons.convolution import CUDA, HUDA, VUDA
+from .poisons.lsp import LSP
 from .poisons.noise import ClasswiseNoise, SamplewiseNoise
+from .poisons.ops import OPS
+from .poisons.sig import SIG
+from .poisons.wanet import WaNet
 from .transforms.base import PureTransform
 from .transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
 from .transforms.coin import COINInterpolate
@@ -26,11 +34,19 @@ PURIFIERS: dict[str, type[PureTransform]] = {
     "median": MedianBlur,
 }
 POISONS: dict[str, type[Poison]] = {
+    "ar": AR,
+    "badnets": BadNets,
+    "blend": Blend,
+    "bpp": BPP,
     "classwise": ClasswiseNoise,
     "cuda": CUDA,
     "huda": HUDA,
+    "lsp": LSP,
+    "ops": OPS,
     "samplewise": SamplewiseNoise,
+    "sig": SIG,
     "vuda": VUDA,
+    "wanet": WaNet,
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Purify poisoned image data before training.")
@@ -125,7 +141,8 @@ def demo(
 def _build(name: str, table: Mapping[str, type], options: list[str] | None, **preset: Any) -> Any:
     if name not in table:
         raise typer.BadParameter(f"expected one of {', '.join(table)}, got {name!r}.", param_hint="--with")
-    arguments = dict(preset)
+    known = inspect.signature(table[name]).parameters
+    arguments = {key: value for key, value in preset.items() if key in known}
     for option in options or []:
         key, equals, value = option.partition("=")
         if not equals:
@@ -137,8 +154,7 @@ def _build(name: str, table: Mapping[str, type], options: list[str] | None, **pr
     try:
         return table[name](**arguments)
     except (TypeError, ValueError) as error:
-        known = ", ".join(inspect.signature(table[name]).parameters)
-        raise typer.BadParameter(f"{error} ({name} takes {known})", param_hint="--set") from error
+        raise typer.BadParameter(f"{error} ({name} takes {', '.join(known)})", param_hint="--set") from error
 
 
 def _reported(work: Callable[[], Any]) -> Any:

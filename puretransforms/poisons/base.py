@@ -46,7 +46,7 @@ class Poison(v2.Transform):
     norm: str | None = None
     covers: "Poison | None" = None  # what a data set also gives to clean-labelled decoys (WaNet's noise mode)
     cover_ratio: float = 0.0  # decoys for each poisoned sample
-    _chunk: ClassVar[int] = 1 << 20  # pixel values worked on at a time
+    _chunk: ClassVar[int] = 1 << 18  # pixel values worked on at a time: they stay in the cache
 
     def __init__(self, *, num_classes: int = 10, seed: int = 0, quantize: str | None = "round") -> None:
         super().__init__()
@@ -98,6 +98,15 @@ class Poison(v2.Transform):
         """The constructor arguments that make an equal poison (its fit excepted)."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise :class:`~puretransforms.errors.LabelError` unless all labels lie in ``0 .. num_classes - 1``."""
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.num_classes:
+            raise LabelError(
+                f"expected labels from 0 to {self.num_classes - 1}, got {low if low < 0 else high}: "
+                f"pass {type(self).__name__}(num_classes=...) for the number of classes of the data set."
+            )
+
     @torch.no_grad()
     def forward(self, images: Any, labels: Any = None, index: Any = None) -> tuple[Any, Any]:
         """Poison images of the given true labels; see the class."""
@@ -105,7 +114,7 @@ class Poison(v2.Transform):
             images, labels = _pair(images)
         x, restore, shape = open_images(images)
         y = _integers(labels, shape, x.device, "labels")
-        self._check_range(y)
+        self.check_labels(y)
         ids = content_ids(x) if index is None else _integers(index, shape, x.device, "index")
         poisoned, targets = self._poison(x, y, KeyedNoise(self.seed, ids))
         if isinstance(labels, Tensor):
@@ -127,19 +136,11 @@ class Poison(v2.Transform):
         linf = self.epsilon if self.norm == "linf" else None
         return settle(poisoned.to(clean.dtype), clean, self.quantize, linf)
 
-    def _check_range(self, labels: Tensor) -> None:
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.num_classes:
-            raise LabelError(
-                f"expected labels from 0 to {self.num_classes - 1}, got {low if low < 0 else high}: "
-                f"pass {type(self).__name__}(num_classes=...) for the number of classes of the data set."
-            )
-
-    def _table(self, make: Any, x: Tensor) -> Tensor:
+    def _table(self, make: Any, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """``make(channels, height, width)`` for the shape of ``x``: a per-data-set table, computed once per shape."""
-        key = (make.__name__, x.shape[1:], x.device, x.dtype)
+        key = (make.__name__, x.shape[1:], x.device, dtype or x.dtype)
         if key not in self._tables:
-            self._tables[key] = make(*x.shape[1:]).to(x.device, x.dtype)
+            self._tables[key] = make(*x.shape[1:]).to(x.device, dtype or x.dtype)
         return self._tables[key]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from torch.utils.data import Dataset, Subset
 
 from ..errors import LabelError, NoImageError
 from ..functional.shapes import Bool, Tensor
+from .backdoor import Backdoor
 from .base import Poison, open_images
+from .batch import poison_images
 from .export import blocks, export_image_folder
 
 
@@ -59,8 +61,9 @@ class PoisonedDataset(Dataset):
         whole = dataset.dataset if isinstance(dataset, Subset) else dataset
         self.classes = getattr(whole, "classes", None)
         self.original_targets = labels_of(dataset)
-        poison._check_range(self.original_targets)
+        poison.check_labels(self.original_targets)
         self.poison = poison if poison.fitted else self._fit(deepcopy(poison))
+        self.covers = self.poison.covers
         self.mask, self.cover_mask = self._choose()
         relabelled = self.poison.relabel(self.original_targets)
         self.targets = torch.where(self.mask, relabelled, self.original_targets)
@@ -108,14 +111,30 @@ class PoisonedDataset(Dataset):
             )
         return image, int(label)
 
+    def poison_block(self, indices: list[int], images: list[Any]) -> tuple[list[Any], list[tuple[Tensor, Tensor]]]:
+        """The images of samples ``indices`` as they are now, and the batches ``(clean, poisoned)`` of the poisoned."""
+        out, batches = list(images), []
+        for poison, mask in ((self.poison, self.mask), (self.covers, self.cover_mask)):
+            places = [place for place, affected in enumerate(mask[indices].tolist()) if affected]
+            if places:
+                ids = torch.tensor([indices[place] for place in places])
+                chosen = [images[place] for place in places]
+                changed, pairs = poison_images(poison, chosen, self.original_targets[ids], ids)
+                batches += pairs if poison is self.poison else []
+                for place, image in zip(places, changed, strict=True):
+                    out[place] = image
+        return out, batches
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Any, int]]:
+        """Many samples at once, which the DataLoader asks for: the poison runs on whole batches."""
+        indices = [range(len(self))[index] for index in indices]
+        images, _ = self.poison_block(indices, [self.clean(index)[0] for index in indices])
+        if self.transform is not None:
+            images = [self.transform(image) for image in images]
+        return list(zip(images, self.targets[indices].tolist(), strict=True))
+
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        index = range(len(self))[index]
-        image, label = self.clean(index)
-        if self.mask[index]:
-            image, _ = self.poison(image, label, index)
-        elif self.cover_mask[index]:
-            image, _ = self.poison.covers(image, label, index)
-        return image if self.transform is None else self.transform(image), int(self.targets[index])
+        return self.__getitems__([index])[0]
 
     def export(self, directory: str | Path, *, workers: int = 2) -> Path:
         """Write everything as an ImageFolder of lossless PNG with a ``poison.json``.
@@ -123,6 +142,43 @@ class PoisonedDataset(Dataset):
         See :func:`puretransforms.poisons.export.export_image_folder`.
         """
         return export_image_folder(self, directory, workers=workers)
+
+
+def asr_test_set(dataset: Dataset | Sequence[Any], poison: Backdoor) -> Dataset:
+    """The test set that attack success is measured on: triggered images, each with the label the attacker wants.
+
+    Images whose true label is the wanted one are left out (the target class, or none for all-to-all), so the share of
+    wanted answers is the attack success rate.
+
+    Args:
+        dataset: clean test data, ``dataset[i] -> (image, label)``.
+        poison: the backdoor that the training data carried.
+
+    Raises:
+        LabelError: labels out of range, or no image is left.
+    """
+    if not isinstance(poison, Backdoor):
+        raise TypeError(f"expected a backdoor, which has a trigger, got {type(poison).__name__}.")
+    labels = labels_of(dataset)
+    poison.check_labels(labels)
+    wanted = poison.wanted(labels)
+    kept = (wanted != labels).nonzero()[:, 0].tolist()
+    if not kept:
+        raise LabelError(f"expected test images of other classes than the target {poison.target}, got none.")
+    return _Triggered(dataset, poison, kept, wanted.tolist())
+
+
+class _Triggered(Dataset):
+    def __init__(self, dataset: Any, poison: Backdoor, kept: list[int], wanted: list[int]) -> None:
+        self.dataset, self.poison, self.indices = dataset, poison, kept
+        self.targets = [wanted[i] for i in kept]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, _ = _pair(self.dataset[self.indices[index]])
+        return self.poison.trigger(image), self.targets[index]
 
 
 def labels_of(dataset: Dataset | Sequence[Any]) -> Tensor:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 import torch
-from torchvision.transforms.v2 import functional as F
 
 from ..errors import ManifestMismatchError, SourceError
 from ..functional.perturbation import magnitude
 from ..functional.shapes import Tensor
-from ..images import round_to_uint8
 from .base import open_images
+from .batch import colour_of, to_pil
 from .record import FORMAT, RECORD_NAME
 
 if TYPE_CHECKING:
@@ -48,12 +47,12 @@ def export_image_folder(dataset: "PoisonedDataset", directory: str | Path, *, wo
     shutil.rmtree(partial, ignore_errors=True)
     for folder in folders:
         (partial / folder).mkdir(parents=True)
-    sizes = []
+    sizes = [torch.empty(0, 3, dtype=torch.float64)]
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for indices in blocks(dataset):
             samples = _spread(pool, workers, dataset.clean, indices)
-            images = [image for image, _ in samples]
-            sizes.append(_poison_block(dataset, indices, images))
+            images, batches = dataset.poison_block(indices, [image for image, _ in samples])
+            sizes += [_sizes(*batch) for batch in batches]
             paths = [partial / files[i] for i in indices]
             _spread(pool, workers, _save, list(zip(images, paths, strict=True)))
     (partial / RECORD_NAME).write_text(json.dumps(_record(dataset, folders, files, torch.cat(sizes)), indent=1))
@@ -118,57 +117,16 @@ def _spread(pool: ThreadPoolExecutor, workers: int, work: Callable[[Any], Any], 
     return [result for part in pool.map(lambda portion: [work(item) for item in portion], portions) for result in part]
 
 
-def _poison_block(dataset: "PoisonedDataset", indices: list[int], images: list[Any]) -> Tensor:
-    """Replace the poisoned images of a block in place; their perturbation sizes, ``[P, 3]``: linf, l2, mean square."""
-    sizes = [torch.empty(0, 3, dtype=torch.float64)]
-    for poison, mask in ((dataset.poison, dataset.mask), (dataset.poison.covers, dataset.cover_mask)):
-        groups: dict[Any, list[int]] = {}
-        chosen = [place for place, affected in enumerate(mask[indices].tolist()) if affected]
-        colours = {place: _colour(images[place]) for place in chosen}
-        for place, colour in colours.items():
-            groups.setdefault((colour.shape, colour.dtype), []).append(place)
-        for places in groups.values():
-            ids = torch.tensor([indices[place] for place in places])
-            clean = torch.stack([colours[place] for place in places])
-            poisoned, _ = poison(clean, dataset.original_targets[ids], ids)
-            if poison is dataset.poison:
-                sizes.append(_sizes(open_images(poisoned)[0] - open_images(clean)[0]))
-            for place, y in zip(places, _to_uint8(poisoned), strict=True):
-                images[place] = _recolour(images[place], y)
-    return torch.cat(sizes)
-
-
-def _sizes(delta: Tensor) -> Tensor:
+def _sizes(clean: Tensor, poisoned: Tensor) -> Tensor:
+    """Perturbation sizes ``[P, 3]``: linf, l2, mean square."""
+    delta = open_images(poisoned)[0] - open_images(clean)[0]
     l2 = magnitude(delta, "l2")
     return torch.stack((magnitude(delta, "linf"), l2, l2**2 / delta[0].numel()), dim=1)
 
 
-def _to_uint8(images: Tensor) -> Tensor:
-    return images if images.dtype == torch.uint8 else round_to_uint8(images)
-
-
-def _colour(image: Any) -> Tensor:
-    """The colour channels ``[C, H, W]`` of an image as it is stored."""
-    if not isinstance(image, PIL.Image.Image):
-        return image
-    if image.mode in ("RGB", "L"):
-        return F.pil_to_tensor(image)
-    x, _, _ = open_images(image)
-    return round_to_uint8(x[0])
-
-
-def _recolour(image: Any, colour: Tensor) -> PIL.Image.Image:
-    """A PIL image of uint8 ``colour`` with the alpha channel of ``image``."""
-    out = PIL.Image.fromarray(colour.permute(1, 2, 0).squeeze(2).numpy())
-    if isinstance(image, PIL.Image.Image) and image.mode in ("RGBA", "LA"):
-        out.putalpha(image.getchannel("A"))
-    return out
-
-
 def _save(job: tuple[Any, Path]) -> None:
     image, path = job
-    if not isinstance(image, PIL.Image.Image):
-        image = _recolour(image, _to_uint8(image))
+    image = image if isinstance(image, PIL.Image.Image) else to_pil(colour_of(image))
     image.save(path, "PNG", compress_level=1)  # lossless at any level; 1 is the fastest, and no larger on small images
 
 

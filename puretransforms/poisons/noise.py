@@ -83,5 +83,5 @@ class SamplewiseNoise(_Noise):
             return x + rescale(noise.normal(0, *x.shape[1:]), self.epsilon, "l2").to(x.dtype)
         uniform = noise.uniform(0, *x.shape[1:]).to(x.dtype).mul_(2).sub_(1)
         if self.kind == "sign":
-            uniform = torch.where(uniform < 0, -1, 1)
+            return x + torch.where(uniform < 0, -self.epsilon, self.epsilon)
         return x + uniform * self.epsilon
