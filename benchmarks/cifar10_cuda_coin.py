@@ -42,7 +42,7 @@ def run_case(case: str, folder: Path, test_folder: Path, seed: int, device: str)
         "test_accuracy": epochs[-1]["test_accuracy"],
         "peak_test_accuracy": max(epoch["test_accuracy"] for epoch in epochs),
         "epochs": epochs,
-        "setting": vars(CPU_SETTING),
+        "setting": CPU_SETTING.describe(),
         "train_images": len(train),
         "test_images": len(test),
         "minutes": round((time.perf_counter() - start) / 60, 1),

@@ -42,7 +42,7 @@ def load_image_folder(root: str | Path, *, workers: int = 2) -> LabelledImages:
     for part, indices in zip(parts, portions, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
             raise _of_other_size(dataset, indices[0], part[0], parts[0][0])
-    return LabelledImages(torch.cat(parts), torch.tensor(dataset.targets))
+    return LabelledImages(torch.cat(parts), torch.tensor(dataset.targets), dataset.classes)
 
 
 def _of_other_size(dataset: ImageFolder, index: int, picture: Tensor, first: Tensor) -> SourceError:

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -68,9 +69,14 @@ def copy_file(source: str, target: str) -> tuple[str, bytes]:
 
 def write_durably(path: Path, data: bytes, scratch: Path) -> None:
     """Write ``data`` to a temporary file in the folder ``scratch``, bring it to the disk, rename it to ``path``."""
-    temporary = scratch / f"{path.name}.{os.getpid()}.tmp"
-    write_file(os.fspath(temporary), data)
-    put_durably(os.fspath(temporary), os.fspath(path))
+    temporary = scratch_name(path, scratch)
+    write_file(temporary, data)
+    put_durably(temporary, os.fspath(path))
+
+
+def scratch_name(path: Path, scratch: Path) -> str:
+    """A name in ``scratch`` for what will be ``path``, that no other process on any machine has."""
+    return os.fspath(scratch / f"{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def put_durably(temporary: str, path: str) -> None:

@@ -16,12 +16,14 @@ from typing import Any
 import torch
 
 from .manifest import Layout
-from .steps import Finished, Purifier, Waiting, purify_batch, read, write
-from .units import Staging, Task, Unit
+from .purifier import Purifier
+from .steps import Waiting, purify_batch, read, write
+from .units import Finished, Staging, Task, Unit
 
 _CHUNK_FILES, _CHUNK_BYTES = 32, 1 << 20  # what one thread takes at a time
 _BATCH_PIXELS = 1 << 23  # a batch of larger images has fewer of them: 256 at 181 x 181 pixels, 167 at 224 x 224
 _WAITING_PIXELS = 1 << 25  # images of many shapes wait for company until they are so many pixels together
+_AHEAD_BYTES, _AHEAD_PIXELS = 1 << 20, 1 << 22  # of small files, so many are read ahead, and wait to be encoded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +36,31 @@ class Work:
 
 
 Chunk = tuple[Work, list[Waiting | Finished]]
+
+
+class Window:
+    """Tasks in flight, oldest first: at most ``number`` of them, or more while they are small, ``size`` together."""
+
+    def __init__(self, number: int, size: int) -> None:
+        self.number = number
+        self.room = size
+        self.tasks: deque[tuple[Any, int]] = deque()
+
+    def add(self, task: Any, size: int) -> None:
+        """Put a task of ``size`` at the end."""
+        self.tasks.append((task, size))
+        self.room -= size
+
+    def pop(self) -> Any:
+        """Take the oldest task."""
+        task, size = self.tasks.popleft()
+        self.room += size
+        return task
+
+    @property
+    def full(self) -> bool:
+        """Should the oldest task be waited for?"""
+        return len(self.tasks) > self.number and self.room < 0
 
 
 class Engine:
@@ -78,33 +105,34 @@ class Engine:
     def run(self, units: list[Unit]) -> None:
         """Clean ``units``; each has its done-mark when this returns."""
         pool, closer = ThreadPoolExecutor(self.workers, "codec"), ThreadPoolExecutor(1, "commit")
-        encoding: deque[Future] = deque()
-        closing: deque[Future] = deque()
+        encoding, closing = Window(2 * self.workers, _AHEAD_PIXELS), Window(2, 0)
         try:
             for work, chunks in groupby(self._read_ahead(units, pool), key=itemgetter(0)):
                 for batch in self._batches(work, chunks):
-                    encoding.extend(self._purify(work, batch, pool))
-                    while len(encoding) > 2 * self.workers:
-                        encoding.popleft().result()
-                closing.append(closer.submit(_close, work))
-                while len(closing) > 2:
-                    closing.popleft().result()
-            for future in closing:
-                future.result()
+                    for future, pixels in self._purify(work, batch, pool):
+                        encoding.add(future, pixels)
+                    while encoding.full:
+                        encoding.pop().result()
+                closing.add(closer.submit(_close, work), 1)
+                while closing.full:
+                    closing.pop().result()
+            while closing.tasks:
+                closing.pop().result()
         finally:
             pool.shutdown(cancel_futures=True)
             closer.shutdown(cancel_futures=True)
 
     def _read_ahead(self, units: list[Unit], pool: ThreadPoolExecutor) -> Iterator[Chunk]:
-        ahead: deque[tuple[Work, Future]] = deque()
+        ahead = Window(2 * self.workers, _AHEAD_BYTES)
         for unit in units:
             work = Work(Staging(self.layout, unit), [], [])
             for tasks in _chunks(unit.tasks):
-                ahead.append((work, pool.submit(self._read_chunk, work.staging, tasks)))
-                if len(ahead) > 2 * self.workers:
-                    yield from self._collect(*ahead.popleft(), pool)
-        while ahead:
-            yield from self._collect(*ahead.popleft(), pool)
+                reading = pool.submit(self._read_chunk, work.staging, tasks)
+                ahead.add((work, reading), sum(task.entry.size for task in tasks))
+                while ahead.full:
+                    yield from self._collect(*ahead.pop(), pool)
+        while ahead.tasks:
+            yield from self._collect(*ahead.pop(), pool)
 
     def _collect(self, work: Work, future: Future, pool: ThreadPoolExecutor) -> Iterator[Chunk]:
         results, rest = future.result()
@@ -145,15 +173,15 @@ class Engine:
                 waiting, pixels = {}, 0
         yield from waiting.values()
 
-    def _purify(self, work: Work, batch: list[Waiting], pool: ThreadPoolExecutor) -> list[Future]:
-        """Purify a batch here and now; its encoding is handed to the threads."""
+    def _purify(self, work: Work, batch: list[Waiting], pool: ThreadPoolExecutor) -> list[tuple[Future, int]]:
+        """Purify a batch here and now; its encoding is handed to the threads: ``(future, pixels)`` of each part."""
         before, after = purify_batch(self.purifier, [item.image for item in batch], self.device)
         step = max(1, min(_CHUNK_FILES, _BATCH_PIXELS // batch[0].area))
         parts = [slice(i, i + step) for i in range(0, len(batch), step)]
         futures = [pool.submit(write, work.staging, batch[part], before[part], after[part]) for part in parts]
         work.encoding.extend(futures)
         self.advance(len(batch))
-        return futures
+        return [(future, step * batch[0].area) for future in futures]
 
 
 def _close(work: Work) -> None:

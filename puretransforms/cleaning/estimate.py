@@ -12,7 +12,8 @@ import torch
 from ..data.folder import Entry, Listing
 from ..errors import CorruptImageError
 from .codec import Decoded, decode, encode
-from .steps import Purifier, purify_batch, read_image
+from .purifier import Purifier
+from .steps import purify_batch, read_image
 
 _SAMPLE = 64
 _SAMPLE_PIXELS = 1 << 24
@@ -61,7 +62,7 @@ def estimate(listing: Listing, out: Path, purifier: Purifier, device: torch.devi
         start = time.perf_counter()
         _, after = purify_batch(purifier, same, device)
         middle = time.perf_counter()
-        sizes += [len(encode(pixels, image)) for pixels, image in zip(after, same, strict=True)]
+        sizes += [len(encode(pixels, like)) for pixels, like in zip(after, same, strict=True)]
         purify_seconds += middle - start
         codec_seconds += time.perf_counter() - middle
     per_image = (codec_seconds / workers + purify_seconds) / sampled

@@ -3,39 +3,49 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 
-from .durable import put_durably, write_durably
+from .durable import put_durably, scratch_name, write_durably
 from .manifest import Layout, read_rows
 from .report import render
 from .summary import Summary
 
 
-def finish(layout: Layout, units: int, root: str, report: bool) -> Summary:
-    """Write report and manifest from the done-marks of ``units`` units, then remove the marks.
+def conclude(layout: Layout, units: int, root: str, report: bool) -> tuple[bool, Summary]:
+    """If all ``units`` carry their marks, write report and manifest and remove the marks; ``(complete, summary)``.
 
-    May run in several processes at once, and again after a kill: each writes the same bytes under a temporary name,
-    and the manifest, whose presence says that all is done, comes after the report and before the marks go.
+    May run in several processes at once, and again after a kill: each writes the same bytes under a name of its own
+    and renames. The manifest, whose presence says that all is done, comes after the report and before the marks go.
     """
-
-    def merge() -> Summary:
-        merged = layout.state / f"merged.{os.getpid()}.tmp"
-        with merged.open("wb") as rows:
-            for number in range(units):
-                rows.write(layout.mark(number).read_bytes())
-        summary = Summary.of(read_rows(merged))
-        if report:
-            _write_report(layout, root, summary)
-        put_durably(os.fspath(merged), os.fspath(layout.manifest))
-        return summary
-
-    summary = _unless_finished(layout, merge)
-    return settle(layout, root, report, summary)
+    try:
+        done = layout.done()
+        if layout.manifest.exists():
+            return True, _settle(layout, root, report)
+        if len(done) < units:
+            return False, Summary.of(row for unit in sorted(done) for row in read_rows(layout.mark(unit)))
+        return True, _merge(layout, units, root, report)
+    except FileNotFoundError:
+        if not layout.manifest.exists():
+            raise
+        return True, _settle(layout, root, report)  # another process has just finished and taken the marks away
 
 
-def settle(layout: Layout, root: str, report: bool, summary: Summary | None = None) -> Summary:
-    """What is left to do once the manifest stands: a missing report, and marks to remove."""
-    summary = summary or Summary.of(read_rows(layout.manifest))
+def _merge(layout: Layout, units: int, root: str, report: bool) -> Summary:
+    merged = scratch_name(layout.manifest, layout.state)
+    with open(merged, "wb") as rows:  # noqa: PTH123
+        for unit in range(units):
+            rows.write(layout.mark(unit).read_bytes())
+    with open(merged, "rb") as lines:  # noqa: PTH123
+        summary = Summary.of(map(json.loads, lines))
+    if report:
+        _write_report(layout, root, summary)
+    put_durably(merged, os.fspath(layout.manifest))
+    shutil.rmtree(layout.state, ignore_errors=True)
+    return summary
+
+
+def _settle(layout: Layout, root: str, report: bool) -> Summary:
+    """What may be left to do once the manifest stands: a report that was not wanted before, and marks to remove."""
+    summary = Summary.of(read_rows(layout.manifest))
     if report and not layout.report.exists():
         layout.state.mkdir(exist_ok=True)
         _write_report(layout, root, summary)
@@ -46,12 +56,3 @@ def settle(layout: Layout, root: str, report: bool, summary: Summary | None = No
 def _write_report(layout: Layout, root: str, summary: Summary) -> None:
     run = json.loads(layout.run.read_bytes())
     write_durably(layout.report, render(summary, run, layout, root), layout.state)
-
-
-def _unless_finished(layout: Layout, merge: Callable[[], Summary]) -> Summary | None:
-    try:
-        return merge()
-    except FileNotFoundError:
-        if not layout.manifest.exists():
-            raise
-        return None  # another process has just finished and taken the marks away

@@ -5,19 +5,20 @@ import json
 import os
 import platform
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from ..data.folder import Listing
 from ..errors import ManifestMismatchError
 from .durable import write_durably
 from .names import MANIFEST, REPORT, RUN, STATE
+from .purifier import weights_sha256
 
 FORMAT = 1
 Row = dict[str, Any]
@@ -115,21 +116,8 @@ def describe(listing: Listing, purifier: Any, seed: int, unit_size: int) -> dict
             "sha256": digest.hexdigest(),
         },
         "versions": {name: version(name) for name in ("puretransforms", "torch", "torchvision", "pillow")}
-        | {"python": platform.python_version()},
+        | {"python": platform.python_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION},
     }
-
-
-def weights_sha256(purifier: Any) -> str | None:
-    """sha256 over names, dtypes, shapes and bytes of the state of a module; ``None`` without any."""
-    state = purifier.state_dict() if isinstance(purifier, torch.nn.Module) else {}
-    tensors = {name: value for name, value in sorted(state.items()) if isinstance(value, torch.Tensor)}
-    if not tensors:
-        return None
-    digest = hashlib.sha256()
-    for name, value in tensors.items():
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def claim(layout: Layout, run: dict[str, Any]) -> None:

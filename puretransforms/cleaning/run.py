@@ -1,13 +1,9 @@
 """``clean(source, out, purifier)``: a folder of images in, the same folder purified out."""
 
-import copy
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from warnings import catch_warnings, filterwarnings, warn
 
 import torch
@@ -17,10 +13,10 @@ from ..data.folder import Listing, is_within, list_folder
 from ..errors import SourceError, UntouchedImageWarning
 from .engine import Engine
 from .estimate import DryRun, estimate
-from .finish import finish, settle
-from .manifest import Layout, claim, describe, read_rows
+from .finish import conclude
+from .manifest import Layout, claim, describe
 from .names import STATE, output_paths
-from .steps import Purifier
+from .purifier import Purifier, device_of, own_copy, torch_threads
 from .summary import Summary
 from .units import Unit, split
 from .verify import VerifyResult, verify
@@ -115,10 +111,10 @@ def clean(
     listing = list_folder(source)
     layout = Layout(Path(os.path.realpath(out)))
     _check_apart(listing.root, layout)
-    where = _device_of(purifier) if device is None else torch.device(device)
+    where = device_of(purifier) if device is None else torch.device(device)
     with catch_warnings(), torch.random.fork_rng([where] if where.type == "cuda" else []):
         filterwarnings("ignore", module=r"PIL\.")  # odd files; what matters of it stands in the manifest
-        purifier = _own_copy(purifier, seed, where)
+        purifier = own_copy(purifier, seed, where)
         if dry_run:
             return estimate(listing, layout.out, purifier, where, workers)
         claim(layout, describe(listing, purifier, seed, unit_size))
@@ -128,7 +124,7 @@ def clean(
         todo = [] if layout.manifest.exists() else [unit for unit in mine if unit.number not in done]
         if todo:
             _make_folders(layout, listing)
-            with _torch_threads(purifier, where), _progress_bar(mine, todo, progress) as bar:
+            with torch_threads(purifier, where), _progress_bar(mine, todo, progress) as bar:
                 Engine(
                     layout,
                     listing.root,
@@ -140,14 +136,7 @@ def clean(
                     seed=seed,
                     advance=bar.update,
                 ).run(todo)
-        done = layout.done()
-        complete = layout.manifest.exists() or len(done) == len(units)
-        if not complete:
-            summary = Summary.of(row for number in sorted(done) for row in read_rows(layout.mark(number)))
-        elif layout.manifest.exists():
-            summary = settle(layout, listing.root, report)
-        else:
-            summary = finish(layout, len(units), listing.root, report)
+        complete, summary = conclude(layout, len(units), listing.root, report)
     if complete:
         _warn_of(summary)
     seconds = time.perf_counter() - started
@@ -188,45 +177,6 @@ def _check_apart(root: str, layout: Layout) -> None:
             f"expected a source of images, got {root!r}, the unfinished output of another cleaning: finish that first "
             f"(or remove the folder {STATE} in it)."
         )
-
-
-def _device_of(purifier: Any) -> torch.device:
-    if not isinstance(purifier, torch.nn.Module):
-        return torch.device("cpu")
-    tensors = (tensor for group in (purifier.parameters(), purifier.buffers()) for tensor in group)
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
-def _own_copy(purifier: Any, seed: int, device: torch.device) -> Any:
-    """The purifier that this run uses: seeded wherever it has no seed, in eval mode, on ``device``."""
-    if isinstance(purifier, torch.nn.Module):
-        purifier = copy.deepcopy(purifier).eval().to(device)
-    else:
-        purifier = copy.copy(purifier)
-    for part in _parts(purifier):
-        if getattr(part, "seed", 0) is None:
-            part.seed = seed
-    return purifier
-
-
-def _parts(purifier: Any) -> Iterator[Any]:
-    yield purifier
-    children = list(purifier.children()) if isinstance(purifier, torch.nn.Module) else []
-    unregistered = getattr(purifier, "transforms", ())  # of v2.Compose
-    for child in [*children, *(unregistered if isinstance(unregistered, list | tuple) else ())]:
-        yield from _parts(child)
-
-
-@contextmanager
-def _torch_threads(purifier: Any, device: torch.device) -> Iterator[None]:
-    """A purifier without weights is light: leave seven cores of eight to the codecs, which it would disturb."""
-    before = torch.get_num_threads()
-    light = device.type == "cpu" and not (isinstance(purifier, torch.nn.Module) and purifier.state_dict())
-    torch.set_num_threads(max(1, before // 8) if light else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _make_folders(layout: Layout, listing: Listing) -> None:

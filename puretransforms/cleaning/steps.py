@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,8 @@ from ..functional.shapes import Tensor, UInt8
 from .codec import Decoded, decode, encode, looks_like_image
 from .durable import read_file
 from .manifest import Row, new_row, to_line
+from .purifier import Purifier
 from .units import Finished, Staging, Task
-
-Purifier = Callable[[Tensor], Tensor]
 
 _FILE_BYTES_PER_PIXEL = 8  # no image file needs more (16-bit RGBA, stored plainly)
 

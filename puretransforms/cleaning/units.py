@@ -60,9 +60,9 @@ class Staging:
     def __init__(self, layout: Layout, unit: Unit) -> None:
         self.layout = layout
         self.unit = unit
-        self.folder = layout.state / f"unit-{unit.number:06d}-{os.getpid()}"
+        self.folder = layout.state / f"unit-{unit.number:06d}"
         self.prefix = f"{self.folder}{os.sep}"
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a killed run
         self.folder.mkdir(parents=True)
 
     def write(self, place: int, data: bytes) -> None:

@@ -1,5 +1,6 @@
 """Training a classifier: it learns, reruns are bit-equal, global state is left alone, bad data is refused."""
 
+import json
 from itertools import islice
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from puretransforms.errors import DivergenceError, LabelError, NoImageError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.train.classifier import EpochRecord, evaluate, predict, train_classifier
-from puretransforms.train.settings import CPU_SETTING, ClassifierSetting
+from puretransforms.train.settings import CPU_SETTING, DIGITS_SETTING, ClassifierSetting
 
 
 @pytest.fixture(autouse=True)
@@ -209,6 +210,13 @@ def test_a_setting_makes_and_trains_its_own_model(stripes: tuple[torch.Tensor, t
         assert len(list(records)) == 2
         runs.append(weights(model))
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+
+
+def test_a_setting_describes_itself_in_plain_json() -> None:
+    described = json.loads(json.dumps(DIGITS_SETTING.describe()))
+    assert described["name"] == "digits" and described["network"] == "SmallConvNet" and described["width"] == 16
+    assert described["augment"] == "random_crop_flip(padding=2, flip=False)"
+    assert CPU_SETTING.describe()["augment"] == "random_crop_flip"
 
 
 def test_the_cpu_setting_is_a_narrow_resnet() -> None:

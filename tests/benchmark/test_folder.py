@@ -1,0 +1,53 @@
+"""A tree of images in memory equals what torchvision's ImageFolder gives, image by image."""
+
+from pathlib import Path
+
+import PIL.Image
+import pytest
+import torch
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.v2 import functional as F
+
+from puretransforms.benchmark.folder import load_image_folder
+from puretransforms.errors import SourceError
+
+
+def tree(root: Path, sizes: list[tuple[int, int]]) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    for i, size in enumerate(sizes):
+        folder = root / "cab"[i % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        F.to_pil_image(torch.randint(256, (3, *size), dtype=torch.uint8, generator=generator)).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_equals_image_folder(tmp_path: Path, workers: int) -> None:
+    root = tree(tmp_path / "data", [(6, 5)] * 40)
+    (root / "a" / "notes.txt").write_text("no image")
+    loaded = load_image_folder(root, workers=workers)
+    expected = ImageFolder(str(root))
+    assert len(loaded) == len(expected) == 40 and loaded.classes == ["a", "b", "c"]
+    for i, (image, label) in enumerate(expected):
+        assert torch.equal(loaded[i][0], F.pil_to_tensor(image)) and loaded[i][1] == label
+
+
+def test_grey_images_become_rgb(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    PIL.Image.new("L", (4, 4), 77).save(tmp_path / "x" / "0.png")
+    assert (load_image_folder(tmp_path).images == 77).all()
+
+
+@pytest.mark.parametrize("odd", [1, 39])
+def test_images_of_different_sizes_are_refused_by_name(tmp_path: Path, odd: int) -> None:
+    sizes = [(6, 5)] * 40
+    sizes[odd] = (7, 5)
+    with pytest.raises(SourceError, match=rf"expected images of one size.*{odd}\.png|\[3, 7, 5\]"):
+        load_image_folder(tree(tmp_path / "data", sizes))
+
+
+def test_a_missing_or_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="one folder of images per class"):
+        load_image_folder(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match="one folder of images per class"):
+        load_image_folder(tmp_path)
