@@ -72,7 +72,7 @@ def decode(data: bytes) -> Decoded:
 
 
 def encode(pixels: np.ndarray, like: Decoded) -> bytes:
-    """A PNG file (zlib level 1) of contiguous uint8 ``[H, W, C]`` ``pixels``; alpha and metadata are those of ``like``."""
+    """A PNG file (zlib level 1) of contiguous uint8 ``pixels`` ``[H, W, C]``; alpha and metadata come from ``like``."""
     image = Image.frombuffer(like.colour, like.size, pixels, "raw", like.colour, 0, 1)
     if like.alpha is not None:
         image.putalpha(like.alpha)

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -116,7 +115,7 @@ def describe(listing: Listing, purifier: Any, seed: int, unit_size: int) -> dict
             "sha256": digest.hexdigest(),
         },
         "versions": {name: version(name) for name in ("puretransforms", "torch", "torchvision", "pillow")}
-        | {"python": platform.python_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION},
+        | {"python": platform.python_version()},
     }
 
 

@@ -4,6 +4,8 @@ Every pixel ``(i, j)`` of every image samples its own image at ``(i + dy, j + dx
 bilinearly, with one offset for all channels. The map is linear in the image and its rows sum to 1.
 """
 
+from functools import lru_cache
+
 import torch
 from torch.nn.functional import grid_sample, pad
 
@@ -39,12 +41,19 @@ def interpolate(
     height, width = images.shape[-2:]
     if boundary == "circular":  # period L: the first row and column stand again behind the last
         images = pad(images, (0, 1, 0, 1), mode="circular")
-    last_row, last_column = images.shape[-2] - 1, images.shape[-1] - 1
-    y = torch.arange(height, device=offsets.device, dtype=torch.float64) * (2 / max(last_row, 1)) - 1
-    x = torch.arange(width, device=offsets.device, dtype=torch.float64) * (2 / max(last_column, 1)) - 1
-    place = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1).to(offsets.dtype)
-    unit = offsets.new_tensor((2 / max(last_column, 1), 2 / max(last_row, 1)))  # a pixel, where the image is [-1, 1]
-    grid = torch.addcmul(place, offsets, unit.expand_as(place).contiguous())
+    place, pixel = _sampling_frame(height, width, images.shape[-2], images.shape[-1], offsets.dtype, offsets.device)
+    grid = torch.addcmul(place, offsets, pixel)
     if boundary in ("scipy_wrap", "circular"):  # period 2; round-half-even leaves -1 and 1 where they are
         grid.sub_(grid.mul(0.5).round_(), alpha=2)
     return grid_sample(images, grid, mode="bilinear", padding_mode=_PADDING_MODE[boundary], align_corners=True)
+
+
+@lru_cache(maxsize=16)
+def _sampling_frame(
+    height: int, width: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Float[Tensor, "h w 2"], Float[Tensor, "h w 2"]]:
+    """``(x, y)`` of every pixel, and the size of a pixel, where an image of ``rows x columns`` spans ``[-1, 1]``."""
+    unit = torch.tensor((2 / max(columns - 1, 1), 2 / max(rows - 1, 1)), dtype=torch.float64)
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    place = torch.stack((x, y), dim=-1) * unit - 1
+    return place.to(device, dtype), unit.expand_as(place).contiguous().to(device, dtype)

@@ -19,7 +19,7 @@ from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Tensor
 from ..images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
 
-_CACHED_PIXELS = 1 << 16
+_CACHED_PIXELS = 1 << 17
 
 
 class PureTransform(
