@@ -48,7 +48,7 @@ def render(summary: Summary, run: dict[str, Any], layout: Layout, root: str) -> 
             ("class", "#images", "#unchanged", "#mean change", "#PSNR (dB)"),
             map(_class, sorted(summary.classes.items())),
         ),
-        "<h2>Most changed images</h2><p>A poisoned image often changes more than the others of its class.</p>",
+        "<h2>Most changed images</h2><p>Where to look first; a large change is no proof of poison.</p>",
         _table(
             ("image", "class", "#mean change", "#PSNR (dB)"),
             [(_code(path), _text(row["label"]), f"{level:.2f}", _decibel(row["psnr"])) for level, path, row in changed],
