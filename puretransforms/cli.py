@@ -68,7 +68,7 @@ def clean(
     workers: Annotated[int | None, typer.Option(help="Decode and encode threads; default: one per core.")] = None,
     unit_size: Annotated[int, typer.Option(help="Files per unit of work, what a kill can cost.")] = 1000,
     seed: int = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: a GPU if there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: cpu.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first corrupt image.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; count, time a sample, estimate.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,

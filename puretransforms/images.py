@@ -95,6 +95,11 @@ def _unwrap_pil(image: PIL.Image.Image) -> tuple[Tensor, Restore]:
             f"expected a PIL image of mode {', '.join(_COLOUR_OF_MODE)}, got mode {image.mode}: "
             'convert it first with image.convert("RGB").'
         )
+    if "transparency" in image.info:
+        raise NoImageError(
+            f"expected transparency as an alpha channel, got a {image.mode} image with a transparent colour: "
+            'convert it first with image.convert("RGBA").'
+        )
     alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
 
     def rewrap(pixels: Tensor) -> PIL.Image.Image:

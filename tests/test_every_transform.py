@@ -158,6 +158,9 @@ def test_a_second_view_is_never_left_in_silence(name, photo):
     assert torch.equal(out["b"], photo) and not torch.equal(out["a"], photo)
     both = make(name, images="all")({"a": photo, "b": photo})
     assert not torch.equal(both["a"], photo) and not torch.equal(both["b"], photo)
+    with pytest.warns(UntouchedImageWarning):
+        make(name)({"a": photo[:1], "b": photo[:1]})
+    make(name)({"image": photo, "mask": photo[:1]})  # a plain mask beside a colour image is none
     views = make(name)(F.to_pil_image(photo), F.to_pil_image(photo))  # torchvision's rule: every typed image
     assert not any(same(view, photo.permute(1, 2, 0)) for view in views)
     if name in RANDOM:

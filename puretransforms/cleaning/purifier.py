@@ -15,19 +15,15 @@ Purifier = Callable[[Tensor], Tensor]
 
 def device_of(purifier: Any) -> torch.device:
     """Where the tensors of ``purifier`` are; the CPU if it has none."""
-    if not isinstance(purifier, torch.nn.Module):
-        return torch.device("cpu")
-    tensors = (tensor for group in (purifier.parameters(), purifier.buffers()) for tensor in group)
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+    return next((tensor.device for tensor in _state(purifier).values()), torch.device("cpu"))
 
 
 def own_copy(purifier: Any, seed: int, device: torch.device) -> Any:
     """The purifier that this run uses: seeded wherever it has no seed, in eval mode, on ``device``."""
-    if isinstance(purifier, torch.nn.Module):
-        purifier = copy.deepcopy(purifier).eval().to(device)
-    else:
-        purifier = copy.copy(purifier)
+    purifier = copy.deepcopy(purifier)
     for part in _parts(purifier):
+        if isinstance(part, torch.nn.Module):
+            part.eval().to(device)
         if getattr(part, "seed", 0) is None:
             part.seed = seed
     return purifier
@@ -41,10 +37,21 @@ def _parts(purifier: Any) -> Iterator[Any]:
         yield from _parts(child)
 
 
+def _state(purifier: Any) -> dict[str, Tensor]:
+    """Every tensor of every part, sorted by name; ``v2.Compose`` does not register its children, so each is asked."""
+    return {
+        f"{place}.{name}": value
+        for place, part in enumerate(_parts(purifier))
+        if isinstance(part, torch.nn.Module)
+        for name, value in sorted(
+            {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False))}.items()
+        )
+    }
+
+
 def weights_sha256(purifier: Any) -> str | None:
     """sha256 over names, dtypes, shapes and bytes of the state of a module; ``None`` without any."""
-    state = purifier.state_dict() if isinstance(purifier, torch.nn.Module) else {}
-    tensors = {name: value for name, value in sorted(state.items()) if isinstance(value, torch.Tensor)}
+    tensors = _state(purifier)
     if not tensors:
         return None
     digest = hashlib.sha256()
@@ -58,7 +65,7 @@ def weights_sha256(purifier: Any) -> str | None:
 def torch_threads(purifier: Any, device: torch.device) -> Iterator[None]:
     """A purifier without weights is light: leave seven cores of eight to the codecs, which it would disturb."""
     before = torch.get_num_threads()
-    light = device.type == "cpu" and not (isinstance(purifier, torch.nn.Module) and purifier.state_dict())
+    light = device.type == "cpu" and not _state(purifier)
     torch.set_num_threads(max(1, before // 8) if light else before)
     try:
         yield

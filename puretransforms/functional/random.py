@@ -108,7 +108,7 @@ def content_ids(images: Tensor) -> Int[Tensor, " b"]:
     Args:
         images: ``[B, C, H, W]``, uint8, or float in ``[0, 1]`` (a float image and its uint8 twin get the same id).
     """
-    pixels = images if images.dtype == torch.uint8 else images.mul(255).round().to(torch.uint8)
+    pixels = images if images.dtype == torch.uint8 else images.mul(255).round().clamp(0, 255).to(torch.uint8)
     flat = torch.nn.functional.pad(pixels.flatten(1), (0, -pixels[0].numel() % 8)).contiguous()
     words = flat.view(torch.int64)
     counters = torch.arange(1, words.shape[1] + 1, device=words.device) * GAMMA

@@ -106,7 +106,8 @@ class PureTransform(
         chosen = sorted(typed + plain) if self.images == "all" else typed or plain[:1]
         if not chosen:
             raise NoImageError(_why_no_image(leaves))
-        left = [i for i in plain if i not in chosen and leaves[i].shape[-3] == 3]
+        alike = {3} | {leaves[i].shape[-3] for i in chosen if i in plain}  # one channel beside a colour image: a mask
+        left = [i for i in plain if i not in chosen and leaves[i].shape[-3] in alike]
         if left:
             warn(
                 f"{type(self).__name__} left {len(left)} image-like tensor(s) of this sample unpurified, as "

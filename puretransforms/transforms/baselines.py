@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import functional as F
 
+from ..errors import NoImageError
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
 from ..images import round_to_uint8
@@ -34,6 +35,8 @@ class JPEGCompress(PureTransform):
         self.quality = quality
 
     def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+        if x.shape[1] not in (1, 3):
+            raise NoImageError(f"expected 1 or 3 channels, got {x.shape[1]}: split the others off, JPEG has no place.")
         coded = [self._recode(image) for image in round_to_uint8(x).cpu()]
         return torch.stack(coded).to(x.device, x.dtype).div_(255)
 

@@ -132,6 +132,8 @@ def test_content_ids_see_every_pixel_and_the_shape():
     assert len(set(ids.tolist())) == 6 and torch.equal(content_ids(x), ids)
     assert torch.equal(content_ids(x.float() / 255), ids), "a float twin is the same image"
     assert torch.equal(content_ids(x[2:3]), ids[2:3])
+    white = torch.ones(1, 3, 4, 4)
+    assert content_ids(white + 1 / 300) == content_ids(white), "an overshoot is clamped, not wrapped"
     changed = x.clone()
     changed[:, 2, 8, 6] ^= 1
     assert (content_ids(changed) != ids).all()
