@@ -12,12 +12,28 @@ No batch norm and no dropout: an energy, and its gradient, depend on one image a
 
 from collections import OrderedDict
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, pad
 
 from ..functional.shapes import Float, Tensor
+
+#: Layer of a checkpoint that PureGen's code saved -> layer of :class:`EnergyNet`; the tensors are the same.
+PUREGEN_LAYERS = {
+    "block1.c1": "stem.conv1",
+    "block1.c2": "stem.conv2",
+    "block1.c_sc": "stem_skip",
+    "block2.c1": "down.conv1",
+    "block2.c2": "down.conv2",
+    "block2.c_sc": "down_skip",
+    "block3.c1": "residual1.conv1",
+    "block3.c2": "residual1.conv2",
+    "block4.c1": "residual2.conv1",
+    "block4.c2": "residual2.conv2",
+    "l5": "head",
+}
 
 
 class EnergyNet(nn.Module):
@@ -39,8 +55,8 @@ class EnergyNet(nn.Module):
     ``nf = 128`` has 1,053,824 parameters and costs 0.544 GFLOP (2 per multiply-add) for the energy of a 32x32 image.
     Any size: sides that 4 does not divide are extended by repeating the last row or column.
 
-    The names of the parameters are our own. The authors' checkpoints hold the same tensors under names that the paper
-    does not give, so such a file has to be renamed once before it can be loaded.
+    ``load_state_dict`` also takes the state dict of PureGen's ``EBMSNGAN32`` with ``patch_size=1`` and renames its
+    layers by :data:`PUREGEN_LAYERS`; it saves under our own names.
 
     Args:
         nf: channels of every layer.
@@ -65,6 +81,13 @@ class EnergyNet(nn.Module):
         x = self.residual1(x.relu()) + x
         x = self.residual2(x.relu()) + x
         return _energy(self.head, x.relu())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            layer, _, tensor = name.removeprefix(prefix).rpartition(".")
+            if layer in PUREGEN_LAYERS:
+                state_dict[f"{prefix}{PUREGEN_LAYERS[layer]}.{tensor}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class FoldedEnergyNet(nn.Module):

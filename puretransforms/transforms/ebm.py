@@ -13,7 +13,7 @@ from ..functional.langevin import langevin_chain
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
 from ..images import to_unit, unwrap
-from ..models.energy import EnergyNet, FoldedEnergyNet, frozen
+from ..models.energy import PUREGEN_LAYERS, EnergyNet, FoldedEnergyNet, frozen
 from .base import PureTransform
 
 _ARCHITECTURES = {"small": (FoldedEnergyNet, 48), "published": (EnergyNet, 128)}  # class, default width
@@ -116,7 +116,16 @@ class EBMPurify(PureTransform):
 
     @classmethod
     def _from_pretrained(cls, **kwargs: Any) -> "EBMPurify":
+        if "patch_size" in kwargs:  # the config of a checkpoint of PureGen's code, which says no more than this and nf
+            if kwargs.pop("patch_size") != 1:
+                raise WeightsUnavailableError("expected patch_size=1, the published network: no other is built.")
+            kwargs.setdefault("arch", "published")
         return super()._from_pretrained(**kwargs | {"weights": None})  # the base loads the folder's, strictly
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in [name for name in state_dict if name.removeprefix(prefix).rpartition(".")[0] in PUREGEN_LAYERS]:
+            state_dict[f"{prefix}net.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
         if self.threshold is None:

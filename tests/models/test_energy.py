@@ -41,6 +41,29 @@ def published(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     return F.relu(h).mean((2, 3)) @ w["head.weight"][0]
 
 
+class PureGenNet(torch.nn.Module):
+    """The published network with the names and the order of work of its authors' code."""
+
+    def __init__(self, nf: int) -> None:
+        super().__init__()
+        for number, channels in enumerate((3, nf, nf, nf), start=1):
+            block = torch.nn.Module()
+            block.c1, block.c2 = torch.nn.Conv2d(channels, nf, 3, 1, 1), torch.nn.Conv2d(nf, nf, 3, 1, 1)
+            if number <= 2:
+                block.c_sc = torch.nn.Conv2d(channels, nf, 1)
+            self.add_module(f"block{number}", block)
+        self.l5 = torch.nn.Linear(nf, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b = self.block1
+        x = F.avg_pool2d(b.c2(F.relu(b.c1(x))), 2) + b.c_sc(F.avg_pool2d(x, 2))
+        b = self.block2
+        x = F.avg_pool2d(b.c2(F.relu(b.c1(F.relu(x)))), 2) + F.avg_pool2d(b.c_sc(x), 2)
+        for b in (self.block3, self.block4):
+            x = b.c2(F.relu(b.c1(F.relu(x)))) + x
+        return self.l5(F.relu(x).mean((2, 3)))
+
+
 def test_sizes_are_the_published_ones():
     assert parameters(EnergyNet()) == parameters(EnergyNet(128)) == 1_053_824
     assert parameters(EnergyNet(256)) == 4_204_800
@@ -59,6 +82,20 @@ def test_the_published_network_is_its_table():
     net = randomised(EnergyNet(6))
     x = images(3, 3, 32, 32)
     assert torch.allclose(net(x), published(net.state_dict(), x), rtol=1e-12)
+
+
+def test_a_state_dict_of_the_authors_loads_strictly_with_the_same_energies():
+    theirs, net = randomised(PureGenNet(6)), EnergyNet(6).double()
+    state = theirs.state_dict()
+    net.load_state_dict(state)
+    assert torch.allclose(net(images(3, 3, 32, 32)), theirs(images(3, 3, 32, 32))[:, 0], rtol=1e-12)
+    assert list(state) == list(theirs.state_dict()) and len(state) == 21
+    assert set(net.state_dict()) == set(EnergyNet(6).state_dict())
+    torch.nn.Sequential(EnergyNet(6)).load_state_dict({f"0.{name}": tensor for name, tensor in state.items()})
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "head.weight"'):
+        net.load_state_dict({name: tensor for name, tensor in state.items() if name != "l5.weight"})
+    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "block5.c1.weight"'):
+        net.load_state_dict(state | {"block5.c1.weight": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (30, 18), (17, 31)])

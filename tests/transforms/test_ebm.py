@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from puretransforms.errors import NoImageError, RangeError, WeightsUnavailableError
 from puretransforms.functional.random import KeyedNoise, content_ids
-from puretransforms.models.energy import EnergyNet, FoldedEnergyNet
+from puretransforms.models.energy import PUREGEN_LAYERS, EnergyNet, FoldedEnergyNet
 from puretransforms.transforms.ebm import EBMPurify
 
 SMALL = {"weights": None, "nf": 8, "steps": 3, "seed": 0}
@@ -153,6 +153,30 @@ def test_weights_survive_saving_and_loading(arch, nf, tmp_path):
     by_folder.save_pretrained(tmp_path / "copy")
     assert load_file(tmp_path / "copy" / "model.safetensors").keys() == t.state_dict().keys()
     assert torch.equal(EBMPurify.from_pretrained(tmp_path / "copy")(pixels()), t(pixels()))
+
+
+def test_a_checkpoint_of_the_authors_loads_from_its_folder(tmp_path):
+    t = EBMPurify(weights=None, arch="published", nf=8, steps=2, seed=0)
+    theirs = {ours: layer for layer, ours in PUREGEN_LAYERS.items()}
+    state = {}
+    for name, tensor in t.net.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        state[f"{theirs[layer]}.{kind}"] = torch.randn(tensor.shape) * 0.1
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"nf": 8, "patch_size": 1}))
+    t.net.load_state_dict(state)
+    loaded = EBMPurify.from_pretrained(tmp_path, steps=2, seed=0)
+    assert (loaded.arch, loaded.nf) == ("published", 8) and (loaded.step_size, loaded.temperature) == (1.25e-2, 1e-4)
+    assert torch.equal(loaded.energy(pixels()), t.energy(pixels())) and torch.equal(loaded(pixels()), t(pixels()))
+    by_folder = EBMPurify(tmp_path, arch="published", nf=8)
+    assert torch.equal(by_folder.energy(pixels()), t.energy(pixels()))
+    (tmp_path / "config.json").write_text(json.dumps({"nf": 8, "patch_size": 2}))
+    with pytest.raises(WeightsUnavailableError, match="patch_size=1"):
+        EBMPurify.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"nf": 8, "patch_size": 1}))
+    save_file(state | {"block9.c1.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"block9\.c1\.weight"):
+        EBMPurify.from_pretrained(tmp_path)
 
 
 def test_missing_weights_never_become_random_ones(tmp_path, monkeypatch):
