@@ -65,7 +65,7 @@ def clean(
     purifier: Annotated[str, typer.Option("--with", help=f"One of {', '.join(PURIFIERS)}.")],
     options: Options = None,
     batch_size: int = 256,
-    workers: Annotated[int | None, typer.Option(help="Decode and encode threads; default: one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Codec processes; default: one per core.")] = None,
     unit_size: Annotated[int, typer.Option(help="Files per unit of work, what a kill can cost.")] = 1000,
     seed: int = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: cpu.")] = None,

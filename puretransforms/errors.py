@@ -33,6 +33,10 @@ class PurifierError(PureTransformsError, TypeError):
     """A purifier gave back something else than uint8 of the shape that it was given."""
 
 
+class WorkerDiedError(PureTransformsError, RuntimeError):
+    """A worker process was killed from outside, most likely for want of memory; the same call again goes on."""
+
+
 class ManifestMismatchError(PureTransformsError, ValueError):
     """The output folder was made by another configuration, or its files differ from its manifest."""
 

@@ -1,4 +1,4 @@
-"""The pipeline: threads read and decode, one stream purifies in batches, threads encode and write.
+"""The pipeline: workers read and decode, one stream purifies in batches, workers encode and write.
 
 Data flows one way, in the order of the listing, over unit borders; every queue is bounded in files and in pixels, so
 that memory depends neither on the number of files nor on their sizes.
@@ -8,22 +8,20 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter, itemgetter
-from threading import Lock
 from typing import Any
 
 import torch
 
 from .manifest import Layout
+from .pool import CodecPool, result
 from .purifier import Purifier
 from .steps import Waiting, purify_batch, read, write
 from .units import Finished, Staging, Task, Unit
 
-_CHUNK_FILES, _CHUNK_BYTES = 64, 1 << 20  # what one thread takes at a time
-_SMALL_BYTES, _SMALL_PIXELS = 1 << 13, 1 << 13  # of one image: below, Python's own work outweighs the codec's
+_CHUNK_FILES, _CHUNK_BYTES = 64, 1 << 20  # what one worker takes at a time
 _BATCH_PIXELS = 1 << 23  # a batch of larger images has fewer of them: 256 at 181 x 181 pixels, 167 at 224 x 224
 _WAITING_PIXELS = 1 << 25  # images of many shapes wait for company until they are so many pixels together
 _AHEAD_BYTES, _AHEAD_PIXELS = 1 << 20, 1 << 22  # of small files, so many are read ahead, and wait to be encoded
@@ -33,6 +31,7 @@ _AHEAD_BYTES, _AHEAD_PIXELS = 1 << 20, 1 << 22  # of small files, so many are re
 class Work:
     """A unit at work: what is dealt with so far, and the encoding tasks that will bring the rest."""
 
+    tasks: list[Task]
     staging: Staging
     finished: list[Finished]
     encoding: list[Future]
@@ -74,7 +73,7 @@ class Engine:
         root: the source folder.
         purifier: uint8 ``[B, C, H, W]`` to the same.
         batch_size: at most so many images at a time.
-        workers: number of reading and writing threads.
+        workers: number of processes that read and write.
         device: where batches are handed to the purifier.
         strict: raise :class:`CorruptImageError` instead of moving a damaged image aside.
         seed: torch's global generator is seeded with ``(seed, unit)`` before each unit, so that a purifier without a
@@ -104,103 +103,93 @@ class Engine:
         self.strict = strict
         self.seed = seed
         self.advance = advance
-        self._lock = Lock()
 
     def run(self, units: list[Unit]) -> None:
         """Clean ``units``; each has its done-mark when this returns."""
-        pool, closer = ThreadPoolExecutor(self.workers, "codec"), ThreadPoolExecutor(1, "commit")
         encoding, closing = Window(2 * self.workers, _AHEAD_PIXELS), Window(2, 0)
-        try:
+        with CodecPool(self.workers) as pool, ThreadPoolExecutor(1, "commit") as closer:
             for work, chunks in groupby(self._read_ahead(units, pool), key=itemgetter(0)):
                 for batch in self._batches(work, chunks):
                     for future, pixels in self._purify(work, batch, pool):
                         encoding.add(future, pixels)
                     while encoding.full:
-                        encoding.pop().result()
+                        result(encoding.pop())
                 closing.add(closer.submit(_close, work), 1)
                 while closing.full:
                     closing.pop().result()
             while closing.tasks:
                 closing.pop().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            closer.shutdown(cancel_futures=True)
 
-    def _read_ahead(self, units: list[Unit], pool: ThreadPoolExecutor) -> Iterator[Chunk]:
+    def _read_ahead(self, units: list[Unit], pool: CodecPool) -> Iterator[Chunk]:
         ahead = Window(2 * self.workers, _AHEAD_BYTES)
         for unit in units:
-            work = Work(Staging(self.layout, unit), [], [])
+            work = Work(unit.tasks, Staging(self.layout, unit.number), [], [])
+            work.staging.begin()
             for tasks in _chunks(unit.tasks):
-                reading = pool.submit(self._read_chunk, work.staging, tasks)
+                reading = pool.submit(_read_chunk, work.staging, self.prefix, tasks, self.strict)
                 ahead.add((work, reading), sum(task.entry.size for task in tasks))
                 while ahead.full:
                     yield from self._collect(*ahead.pop(), pool)
         while ahead.tasks:
             yield from self._collect(*ahead.pop(), pool)
 
-    def _collect(self, work: Work, future: Future, pool: ThreadPoolExecutor) -> Iterator[Chunk]:
-        results, rest = future.result()
+    def _collect(self, work: Work, future: Future, pool: CodecPool) -> Iterator[Chunk]:
+        results, rest = result(future)
         yield work, results
         while rest:
-            results, rest = pool.submit(self._read_chunk, work.staging, rest).result()
+            results, rest = result(pool.submit(_read_chunk, work.staging, self.prefix, rest, self.strict))
             yield work, results
-
-    def _read_chunk(self, staging: Staging, tasks: list[Task]) -> tuple[list[Waiting | Finished], list[Task]]:
-        """Read until the images are many pixels together: the results, and the tasks that are left."""
-        results: list[Waiting | Finished] = []
-        pixels = 0
-        with self._turn(max(task.entry.size for task in tasks) <= _SMALL_BYTES):
-            for i, task in enumerate(tasks):
-                if pixels > _BATCH_PIXELS:
-                    return results, tasks[i:]
-                results.append(read(staging, self.prefix, task, self.strict))
-                pixels += results[-1].area
-        return results, []
-
-    def _turn(self, small: bool) -> AbstractContextManager:
-        """Small images take turns: threads that all want the interpreter lock only keep each other waiting."""
-        return self._lock if small else nullcontext()
-
-    def _write_part(self, work: Work, batch: list[Waiting], before: Any, after: Any) -> list[Finished]:
-        with self._turn(batch[0].area <= _SMALL_PIXELS):
-            return write(work.staging, batch, before, after)
 
     def _batches(self, work: Work, chunks: Iterator[Chunk]) -> Iterator[list[Waiting]]:
         """The decoded images of a unit in batches of one shape; a function of the listing and the files alone."""
-        torch.manual_seed((self.seed * 1_000_003 + work.staging.unit.number) % 2**63)
+        torch.manual_seed((self.seed * 1_000_003 + work.staging.number) % 2**63)
         waiting: dict[tuple[int, int, int], list[Waiting]] = {}
         pixels = 0
-        for result in (result for _, results in chunks for result in results):
-            if isinstance(result, Finished):
-                work.finished.append(result)
+        for item in (item for _, results in chunks for item in results):
+            if isinstance(item, Finished):
+                work.finished.append(item)
                 self.advance(1)
                 continue
-            group = waiting.setdefault(result.image.shape, [])
-            group.append(result)
-            pixels += result.area
-            if len(group) >= self.batch_size or len(group) * result.area >= _BATCH_PIXELS:
-                pixels -= len(group) * result.area
-                yield waiting.pop(result.image.shape)
+            group = waiting.setdefault(item.image.shape, [])
+            group.append(item)
+            pixels += item.area
+            if len(group) >= self.batch_size or len(group) * item.area >= _BATCH_PIXELS:
+                pixels -= len(group) * item.area
+                yield waiting.pop(item.image.shape)
             elif pixels >= _WAITING_PIXELS:
                 yield from waiting.values()
                 waiting, pixels = {}, 0
         yield from waiting.values()
 
-    def _purify(self, work: Work, batch: list[Waiting], pool: ThreadPoolExecutor) -> list[tuple[Future, int]]:
-        """Purify a batch here and now; its encoding is handed to the threads: ``(future, pixels)`` of each part."""
-        before, after = purify_batch(self.purifier, [item.image for item in batch], self.device)
+    def _purify(self, work: Work, batch: list[Waiting], pool: CodecPool) -> list[tuple[Future, int]]:
+        """Purify a batch here and now; its encoding is handed to the workers: ``(future, pixels)`` of each part."""
+        after = purify_batch(self.purifier, [item.image for item in batch], self.device)
         step = max(1, min(_CHUNK_FILES, _BATCH_PIXELS // batch[0].area))
         parts = [slice(i, i + step) for i in range(0, len(batch), step)]
-        futures = [pool.submit(self._write_part, work, batch[part], before[part], after[part]) for part in parts]
+        futures = [pool.submit(write, work.staging, batch[part], after[part]) for part in parts]
         work.encoding.extend(futures)
         self.advance(len(batch))
         return [(future, step * batch[0].area) for future in futures]
 
 
+def _read_chunk(
+    staging: Staging, prefix: str, tasks: list[Task], strict: bool
+) -> tuple[list[Waiting | Finished], list[Task]]:
+    """Read until the images are many pixels together: the results, and the tasks that are left."""
+    results: list[Waiting | Finished] = []
+    pixels = 0
+    for i, task in enumerate(tasks):
+        if pixels > _BATCH_PIXELS:
+            return results, tasks[i:]
+        results.append(read(staging, prefix, task, strict))
+        pixels += results[-1].area
+    return results, []
+
+
 def _close(work: Work) -> None:
     for future in work.encoding:
-        work.finished.extend(future.result())
-    work.staging.commit(sorted(work.finished, key=attrgetter("place")))
+        work.finished.extend(result(future))
+    work.staging.commit(work.tasks, sorted(work.finished, key=attrgetter("place")))
 
 
 def _chunks(tasks: list[Task]) -> Iterator[list[Task]]:

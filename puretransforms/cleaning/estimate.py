@@ -60,7 +60,7 @@ def estimate(listing: Listing, out: Path, purifier: Purifier, device: torch.devi
     for same in _by_shape(decoded):
         purify_batch(purifier, same[:1], device)  # the first call may compile, or start the GPU
         start = time.perf_counter()
-        _, after = purify_batch(purifier, same, device)
+        after = purify_batch(purifier, same, device)
         middle = time.perf_counter()
         sizes += [len(encode(pixels, like)) for pixels, like in zip(after, same, strict=True)]
         purify_seconds += middle - start

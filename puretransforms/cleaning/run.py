@@ -85,7 +85,7 @@ def clean(
         purifier: callable from uint8 ``[B, C, H, W]``, C = 1 or 3, to the same. A copy of it is used, in eval mode;
             wherever it, or a transform inside it, has an attribute ``seed`` that is ``None``, that becomes ``seed``.
         batch_size: at most so many images of one size at a time.
-        workers: threads that read and write (default: one for each core this process may use).
+        workers: processes that read and write (default: one for each core this process may use).
         unit_size: files that are finished together; a killed run loses at most the open units.
         seed: keys every random draw.
         device: where batches go; default: where the purifier's own tensors are, else the CPU.
@@ -101,6 +101,7 @@ def clean(
         ManifestMismatchError: ``out`` holds something else, or was made by another configuration.
         CorruptImageError: a damaged image, with ``strict``.
         PurifierError: the purifier returned another shape or dtype.
+        WorkerDiedError: a worker process was killed, most likely for want of memory.
     """
     started = time.perf_counter()
     rank, world_size = _place(rank, world_size)

@@ -47,7 +47,7 @@ def read(staging: Staging, prefix: str, task: Task, strict: bool) -> Waiting | F
         CorruptImageError: a damaged image, if ``strict``.
     """
     entry, path = task.entry, prefix + task.entry.path
-    row = new_row(entry.path, entry.label, staging.unit.number)
+    row = new_row(entry.path, entry.label, staging.number)
     if entry.kind == "skipped":
         return _finished(task, row, status="skipped", reason=entry.reason)
     try:
@@ -83,19 +83,23 @@ def read_image(path: str, size: int) -> bytes:
     return read_file(path, size)
 
 
-def purify_batch(purifier: Purifier, images: list[Decoded], device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """Images of one shape through the purifier: ``(before, after)``, uint8 ``[B, H, W, C]``.
+def stacked(images: list[Decoded]) -> np.ndarray:
+    """The pixels of images of one shape, uint8 ``[B, H, W, C]``."""
+    buffer = bytearray().join([image.pixels for image in images])
+    return np.frombuffer(buffer, np.uint8).reshape(len(images), *images[0].shape)
+
+
+def purify_batch(purifier: Purifier, images: list[Decoded], device: torch.device) -> np.ndarray:
+    """Images of one shape through the purifier: uint8 ``[B, H, W, C]``.
 
     Raises:
         PurifierError: the purifier gave back another type, dtype or shape.
     """
-    buffer = bytearray().join([image.pixels for image in images])
-    before = np.frombuffer(buffer, np.uint8).reshape(len(images), *images[0].shape)
-    x = torch.from_numpy(before).permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format).to(device)
+    x = torch.from_numpy(stacked(images)).permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format).to(device)
     with torch.no_grad():
         y = purifier(x)
     check_purified(x, y)
-    return before, y.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return y.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def check_purified(x: UInt8[Tensor, "b c h w"], y: Any) -> None:
@@ -126,14 +130,14 @@ def changes(before: np.ndarray, after: np.ndarray) -> Iterator[tuple[float, floa
         yield round(total / count, 4), psnr
 
 
-def write(staging: Staging, batch: list[Waiting], before: np.ndarray, after: np.ndarray) -> list[Finished]:
-    """Encode and stage images of one shape; ``before``, ``after``: their pixels ``[B, H, W, C]``."""
-    done = []
+def write(staging: Staging, batch: list[Waiting], after: np.ndarray) -> list[Finished]:
+    """Encode and stage images of one shape; ``after``: their purified pixels, uint8 ``[B, H, W, C]``."""
+    done, before = [], stacked([item.image for item in batch])
     for item, pixels, (mean_abs, psnr) in zip(batch, after, changes(before, after), strict=True):
         task, image = item.task, item.image
         data = encode(pixels, image)
         staging.write(task.place, data)
-        row = new_row(task.entry.path, task.entry.label, staging.unit.number)
+        row = new_row(task.entry.path, task.entry.label, staging.number)
         row |= {"out": task.out, "status": "purified", "sha256_in": item.sha256}
         row |= {"sha256_out": hashlib.sha256(data).hexdigest(), "width": image.size[0], "height": image.size[1]}
         row |= {"mode": image.mode, "psnr": psnr, "mean_abs": mean_abs}

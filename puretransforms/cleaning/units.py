@@ -54,14 +54,18 @@ class Staging:
     """Where the files of one unit wait, each under its place as a name, until all of them are on the disk.
 
     :meth:`commit` then gives them their names, and the done-mark comes last. So a killed run leaves whole files and
-    no others under final names; a unit without a mark is done again and writes the same bytes.
+    no others under final names; a unit without a mark is done again and writes the same bytes. Nothing but names:
+    codec processes get a copy.
     """
 
-    def __init__(self, layout: Layout, unit: Unit) -> None:
+    def __init__(self, layout: Layout, number: int) -> None:
         self.layout = layout
-        self.unit = unit
-        self.folder = layout.state / f"unit-{unit.number:06d}"
+        self.number = number
+        self.folder = layout.state / f"unit-{number:06d}"
         self.prefix = f"{self.folder}{os.sep}"
+
+    def begin(self) -> None:
+        """Make the folder, empty."""
         shutil.rmtree(self.folder, ignore_errors=True)  # of a killed run
         self.folder.mkdir(parents=True)
 
@@ -77,24 +81,23 @@ class Staging:
         """Copy a damaged image into the quarantine, durably and at once (they are few); returns its sha256."""
         target = os.fspath(self.layout.quarantine / path)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        temporary = f"{os.path.dirname(target)}{os.sep}.{self.unit.number}-{place}.tmp"  # noqa: PTH120
+        temporary = f"{os.path.dirname(target)}{os.sep}.{self.number}-{place}.tmp"  # noqa: PTH120
         digest, _ = copy_file(source, temporary)
         put_durably(temporary, target)
         return digest
 
-    def commit(self, finished: list[Finished]) -> None:
+    def commit(self, tasks: list[Task], finished: list[Finished]) -> None:
         """Bring the staged files to the disk, give them their final names, and set the done-mark.
 
-        ``finished``: one for each file of the unit, in order.
+        ``finished``: one for each of ``tasks``, which are those of the whole unit, in order.
         """
-        tasks = self.unit.tasks
         if [done.place for done in finished] != [task.place for task in tasks]:
-            raise AssertionError(f"unit {self.unit.number} has {len(tasks)} files and {len(finished)} results")
+            raise AssertionError(f"unit {self.number} has {len(tasks)} files and {len(finished)} results")
         root = f"{self.layout.out}{os.sep}"
         names = {f"{self.prefix}{done.place}": root + tasks[done.place].out for done in finished if done.staged}
         flush(root, names)
         for temporary, path in names.items():
             os.replace(temporary, path)  # noqa: PTH105
         flush(root, {os.path.dirname(path) for path in names.values()})  # noqa: PTH120
-        write_durably(self.layout.mark(self.unit.number), b"".join(done.line for done in finished), self.layout.state)
+        write_durably(self.layout.mark(self.number), b"".join(done.line for done in finished), self.layout.state)
         self.folder.rmdir()

@@ -1,0 +1,79 @@
+"""Codec workers: processes that decode and encode, and know nothing of torch.
+
+Decoding a small image is mostly Python, and threads would take turns at the interpreter's lock, also with the thread
+that purifies. Where processes cannot be forked (Windows, macOS, inside a daemon process) threads do the same work.
+"""
+
+import gc
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, current_process, get_context, parent_process
+from typing import Any
+
+from ..errors import WorkerDiedError
+
+
+class CodecPool:
+    """``workers`` processes, or threads, that run functions; what they are given and give back is pickled.
+
+    A context manager; leaving it drops what has not begun.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._pool: Executor
+        if sys.platform == "linux" and not current_process().daemon:
+            self._pool = ProcessPoolExecutor(workers, get_context("fork"), _start)
+        else:
+            self._pool = ThreadPoolExecutor(workers, "codec")
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future:
+        """Call ``function(*args)`` in a worker; :func:`result` waits for what it gives."""
+        with warnings.catch_warnings():  # the workers never touch what other threads may have locked
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            try:
+                return self._pool.submit(function, *args)
+            except BrokenProcessPool as error:
+                raise _died() from error
+
+    def __enter__(self) -> "CodecPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def result(future: Future) -> Any:
+    """What the function gave or raised.
+
+    Raises:
+        WorkerDiedError: the process of the worker is gone.
+    """
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise _died() from error
+
+
+def _died() -> WorkerDiedError:
+    return WorkerDiedError(
+        "expected every codec process to live until the end, got one that was killed, most likely for want of memory: "
+        "run the same command again with fewer workers or more memory; it goes on where it was."
+    )
+
+
+def _start() -> None:
+    """In the new process: leave Ctrl-C to the parent, and end when it ends, even if it is killed."""
+    gc.freeze()  # what was there before stays shared with the parent: a collection would write to all of it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, daemon=True).start()
+
+
+def _watch() -> None:
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
