@@ -7,6 +7,7 @@ through ``log`` and ``cos`` and agree between devices to float rounding.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 
@@ -48,6 +49,10 @@ def _mix_int(z: int) -> int:
     return _signed(z ^ (z >> 31))
 
 
+def _per_word(dtype: torch.dtype) -> int:
+    return 8 // dtype.itemsize
+
+
 class KeyedNoise:
     """The random numbers of a batch of samples; a slice of it is the noise of that slice of the batch.
 
@@ -70,21 +75,33 @@ class KeyedNoise:
 
     def words(self, step: int, n: int) -> Int[Tensor, "b n"]:
         """``[B, n]`` int64, all 64 bits random."""
-        starts = mix64_(self.keys + _mix_int(step * GAMMA + _STEP_SALT))[:, None]
-        counters = torch.arange(1, n + 1, device=starts.device) * GAMMA
-        words = torch.empty(len(starts), n, dtype=torch.int64, device=starts.device)
-        rows = len(starts) if starts.is_cuda else max(1, _CHUNK // max(n, 1))
-        scratch = torch.empty_like(words[:rows])
-        for first in range(0, len(starts), max(rows, 1)):
-            part = words[first : first + rows]
-            torch.add(starts[first : first + rows], counters, out=part)
-            mix64_(part, scratch[: len(part)])
+        words = torch.empty(len(self), n, dtype=torch.int64, device=self.keys.device)
+        rows = len(self) if words.is_cuda else _CHUNK // max(n, 1)
+        for _ in self._mix_pieces(step, n, max(rows, 1), words):
+            pass
         return words
 
     def bits(self, step: int, n: int, dtype: torch.dtype = torch.int32) -> Int[Tensor, "b n"]:
         """``[B, n]`` uniform over every value of an integer ``dtype`` (int8 to int64)."""
-        per_word = 8 // torch.empty(0, dtype=dtype).element_size()
-        return self.words(step, -(-n // per_word)).view(dtype)[:, :n]
+        return self.words(step, -(-n // _per_word(dtype))).view(dtype)[:, :n]
+
+    def bit_pieces(self, step: int, n: int, dtype: torch.dtype, rows: int) -> Iterator[Int[Tensor, "r n"]]:
+        """:meth:`bits` of ``rows`` samples at a time, in a buffer that the next piece overwrites."""
+        words = -(-n // _per_word(dtype))
+        buffer = torch.empty(min(rows, len(self)), words, dtype=torch.int64, device=self.keys.device)
+        for piece in self._mix_pieces(step, words, rows, buffer):
+            yield piece.view(dtype)[:, :n]
+
+    def _mix_pieces(self, step: int, n: int, rows: int, out: Tensor) -> Iterator[Tensor]:
+        """The words of ``rows`` samples at a time, in their rows of ``out``, or if it is smaller in the first."""
+        starts = mix64_(self.keys + _mix_int(step * GAMMA + _STEP_SALT))[:, None]
+        counters = torch.arange(1, n + 1, device=starts.device) * GAMMA
+        scratch = torch.empty(min(rows, len(starts)), n, dtype=torch.int64, device=starts.device)
+        for first in range(0, len(starts), rows):
+            part = starts[first : first + rows]
+            place = first if len(out) == len(starts) else 0
+            words = torch.add(part, counters, out=out[place : place + len(part)])
+            yield mix64_(words, scratch[: len(part)])
 
     def uniform(self, step: int, *shape: int) -> Float[Tensor, "b ..."]:
         """``[B, *shape]`` float32, uniform on the 2**24 multiples of 2**-24 in ``[0, 1)``."""

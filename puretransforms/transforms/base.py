@@ -9,7 +9,6 @@ from warnings import warn
 
 import numpy as np
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision.transforms import v2
 
@@ -18,12 +17,13 @@ from ..functional.devices import check_not_forked_cuda
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Tensor
 from ..images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
+from .pretrained import Pretrained
 
 _CACHED_PIXELS = 1 << 17
 
 
 class PureTransform(
-    PyTorchModelHubMixin,  # first: the other order loses its class keywords
+    Pretrained,  # first: the other order loses the class keywords of the Hub's mixin
     v2.Transform,
     library_name="puretransforms",
     license="apache-2.0",
@@ -148,11 +148,16 @@ class PureTransform(
         self._follow(device)
         noise = KeyedNoise(seed, ids.to(device))
         size = self._auto_chunk(pixels) if self.chunk_size == "auto" else self.chunk_size
+        if size >= len(pixels):
+            return self._purify_part(pixels, noise, device).to(pixels)
         out = torch.empty_like(pixels)
-        for i in range(0, len(pixels), size):
-            y = self._purify_channels(to_unit(pixels[i : i + size].to(device)), noise[i : i + size])
-            out[i : i + size] = self._quantize(y) if pixels.dtype == torch.uint8 else y
+        for part in (slice(i, i + size) for i in range(0, len(pixels), size)):
+            out[part] = self._purify_part(pixels[part], noise[part], device)
         return out
+
+    def _purify_part(self, pixels: Tensor, noise: KeyedNoise, device: torch.device) -> Tensor:
+        y = self._purify_channels(to_unit(pixels.to(device)), noise)
+        return self._quantize(y) if pixels.dtype == torch.uint8 else y
 
     def _auto_chunk(self, pixels: Tensor) -> int:
         """Images in a chunk: all of them on a GPU, on a CPU as many as stay in a core's cache."""
@@ -172,11 +177,6 @@ class PureTransform(
         tensor = next((t for group in (self.parameters(), self.buffers()) for t in group), None)
         if tensor is not None and tensor.device != device:
             self.to(device)
-
-    @classmethod
-    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> "PureTransform":
-        """Load weights strictly, always: with missing keys the mixin's default would keep random ones silently."""
-        return super()._from_pretrained(strict=True, **kwargs)
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:

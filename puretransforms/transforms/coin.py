@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ..functional.coin import BOUNDARIES, draw_offsets, interpolate
+import torch
+
+from ..functional.coin import BOUNDARIES, interpolate_randomly
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
 from ..images import round_to_uint8, truncate_to_uint8
@@ -52,7 +54,8 @@ class COINInterpolate(PureTransform):
         return _QUANTIZE[self.quantize](x)
 
     def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
-        if self.alpha == 0:
-            return x
-        height, width = x.shape[-2:]
-        return interpolate(x, draw_offsets(noise, height, width, self.alpha).to(x.dtype), self.boundary)
+        return interpolate_randomly(x, noise, self.alpha, self.boundary) if self.alpha else x
+
+    def _auto_chunk(self, pixels: Tensor) -> int:
+        """Floats all at once: the law itself works in pieces, and there is no conversion that needs smaller ones."""
+        return len(pixels) if pixels.dtype == torch.float32 else super()._auto_chunk(pixels)

@@ -7,7 +7,7 @@ from scipy.ndimage import map_coordinates
 from torchvision.transforms.v2 import functional as F
 
 from puretransforms import COINInterpolate
-from puretransforms.functional.coin import BOUNDARIES, draw_offsets, interpolate
+from puretransforms.functional.coin import BOUNDARIES, draw_offsets, interpolate, interpolate_randomly
 from puretransforms.functional.random import KeyedNoise
 
 ALPHAS = (0.8, 1.2, 1.6, 2.0, 2.4, 2.8, 3.2)
@@ -136,6 +136,17 @@ def test_uint8_rounds_and_can_truncate():
     assert (COINInterpolate(seed=1)(x) - exact).abs().max() <= 0.501
     shift = (COINInterpolate(seed=1, quantize="trunc")(x) - exact).mean()
     assert abs(shift + 0.5) < 0.01, "truncation darkens by half a level"
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_the_fast_path_is_the_law_applied_to_the_drawn_offsets(boundary, monkeypatch):
+    x = torch.rand(5, 3, 12, 9, generator=torch.Generator().manual_seed(0))
+    noise = KeyedNoise(3, torch.arange(5))
+    want = interpolate(x, draw_offsets(noise, 12, 9, 2.0), boundary)
+    for numbers in (1, 2 * 12 * 9 * 2, 1 << 17):  # pieces of one image, of two, and all at once
+        monkeypatch.setattr("puretransforms.functional.coin._CACHED", numbers)
+        assert (interpolate_randomly(x, noise, 2.0, boundary) - want).abs().max() < 1e-5
+    assert (interpolate_randomly(x, noise, 1.0, boundary) - want).abs().max() > 0.1
 
 
 def test_a_larger_alpha_changes_more(photo):
