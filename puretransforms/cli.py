@@ -16,6 +16,7 @@ from .poisons.base import Poison
 from .poisons.blend import Blend
 from .poisons.bpp import BPP
 from .poisons.convolution import CUDA, HUDA, VUDA
+from .poisons.em import EMClasswise, EMSamplewise
 from .poisons.lsp import LSP
 from .poisons.noise import ClasswiseNoise, SamplewiseNoise
 from .poisons.ops import OPS
@@ -40,6 +41,8 @@ POISONS: dict[str, type[Poison]] = {
     "bpp": BPP,
     "classwise": ClasswiseNoise,
     "cuda": CUDA,
+    "em_classwise": EMClasswise,
+    "em_samplewise": EMSamplewise,
     "huda": HUDA,
     "lsp": LSP,
     "ops": OPS,

@@ -8,6 +8,7 @@ from .blend import Blend
 from .bpp import BPP
 from .convolution import CUDA, HUDA, VUDA
 from .dataset import PoisonedDataset, asr_test_set
+from .em import EMClasswise, EMSamplewise
 from .lsp import LSP
 from .noise import ClasswiseNoise, SamplewiseNoise
 from .ops import OPS
@@ -28,6 +29,8 @@ __all__ = [
     "BadNets",
     "Blend",
     "ClasswiseNoise",
+    "EMClasswise",
+    "EMSamplewise",
     "Poison",
     "PoisonRecord",
     "PoisonedDataset",

@@ -42,6 +42,7 @@ class Poison(v2.Transform):
     """
 
     needs_fit: ClassVar[bool] = False
+    fits_in_parts: ClassVar[bool] = True  # by partial_fit; otherwise fit needs the whole data set at once
     epsilon: float | None = None
     norm: str | None = None
     covers: "Poison | None" = None  # what a data set also gives to clean-labelled decoys (WaNet's noise mode)

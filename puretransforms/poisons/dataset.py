@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Subset
 
 from ..errors import LabelError, NoImageError
 from ..functional.shapes import Bool, Tensor
+from ..images import round_to_uint8
 from .backdoor import Backdoor
 from .base import Poison, open_images
 from .batch import poison_images
@@ -70,6 +71,7 @@ class PoisonedDataset(Dataset):
 
     def _fit(self, poison: Poison) -> Poison:
         poison.reset()
+        whole = []
         for indices in blocks(self):
             pixels = [open_images(self.clean(i)[0])[0] for i in indices]
             shapes = {tuple(x.shape[1:]) for x in pixels}
@@ -77,8 +79,11 @@ class PoisonedDataset(Dataset):
                 raise NoImageError(
                     f"expected images of one size to fit {type(poison).__name__}, got {sorted(shapes)}: resize them."
                 )
-            poison.partial_fit(torch.cat(pixels), self.original_targets[indices])
-        return poison
+            if poison.fits_in_parts:
+                poison.partial_fit(torch.cat(pixels), self.original_targets[indices])
+            else:
+                whole.append(round_to_uint8(torch.cat(pixels)))
+        return poison if poison.fits_in_parts else poison.fit(torch.cat(whole), self.original_targets)
 
     def _choose(self) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
         n, stream = len(self), np.random.RandomState(self.seed)

@@ -1,0 +1,201 @@
+"""Poisons whose perturbation is optimised on the data set: computed once by ``fit``, kept at 8 bits, saved, loaded."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..errors import LabelError, ManifestMismatchError, NotFittedError
+from ..functional.random import KeyedNoise, content_ids
+from ..functional.shapes import Float, Int, Tensor, UInt8
+from ..images import round_to_uint8
+from .base import Poison, _integers, open_images
+from .surrogate import check_surrogate
+
+FORMAT = "1"
+_SLACK = 1e-3  # of an 8-bit level, for an epsilon written in decimals
+
+
+class StoredPoison(Poison):
+    """Base of poisons that add a stored perturbation: one for each image, or with ``classwise`` one for each class.
+
+    ``fit(images, labels, index=None, surrogate=None)`` optimises it on the whole clean data set. Afterwards the poison
+    is a table: an image finds its row by ``index``, or without one by its pixels. Rows are whole 8-bit levels inside
+    the budget, so storage as PNG changes nothing. A subclass writes :meth:`craft`.
+
+    Args:
+        epsilon: L-infinity bound in pixel units of ``[0, 1]``, at most 127/255; the table keeps the levels inside it.
+        num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`.
+
+    Raises:
+        NotFittedError: used before :meth:`fit`, on an image that was not part of it, or on another image shape.
+        LabelError: an image's label is not the one that it was fitted with.
+    """
+
+    needs_fit = True
+    fits_in_parts = False
+    norm = "linf"
+    classwise: ClassVar[bool] = False
+
+    def __init__(self, *, epsilon: float, num_classes: int, seed: int, quantize: str | None) -> None:
+        super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
+        if not 1 / 255 - 1e-6 <= epsilon <= 127 / 255:
+            raise ValueError(f"expected epsilon from 1/255 to 127/255 in pixel units of [0, 1], got {epsilon}.")
+        self.epsilon = epsilon
+        self.reset()
+
+    def craft(
+        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: nn.Module | None
+    ) -> Float[Tensor, "m c h w"]:
+        """The perturbations in pixel units: ``[N, C, H, W]``, or ``[num_classes, C, H, W]`` with ``classwise``."""
+        raise NotImplementedError(f"{type(self).__name__} must define craft(images, labels, surrogate).")
+
+    def reset(self) -> "StoredPoison":
+        """Forget what was fitted."""
+        self._delta: Tensor | None = None  # int8 [M, C, H, W], 8-bit levels
+        self._ids: dict[str, Tensor] = {}  # sample-wise: "index", "content", "labels", each [N] int64
+        self._tables.clear()
+        return self
+
+    @property
+    def fitted(self) -> bool:
+        """Is there a perturbation?"""
+        return self._delta is not None
+
+    @property
+    def delta(self) -> Float[Tensor, "m c h w"]:
+        """The stored perturbations in pixel units: one row for each fitted image, or for each class."""
+        return self._known().float() / 255
+
+    def partial_fit(self, images: Tensor, labels: Tensor) -> "StoredPoison":
+        """Refused: the optimisation sees the whole data set many times."""
+        raise NotFittedError(
+            f"expected the whole data set at once for {type(self).__name__}, got a part: call fit(images, labels)."
+        )
+
+    def fit(
+        self, images: Tensor, labels: Tensor, index: Tensor | None = None, surrogate: nn.Module | None = None
+    ) -> "StoredPoison":
+        """Optimise the perturbation on the clean data.
+
+        Args:
+            images: ``[N, C, H, W]``, uint8, or float in ``[0, 1]``; the device of the work is theirs.
+            labels: the true labels, integers ``[N]``.
+            index: the place of each image in its data set, ``[N]``, all different; 0 to N - 1 if not given.
+            surrogate: a classifier of raw pixels, ``[B, C, H, W]`` in ``[0, 1]`` to logits ``[B, num_classes]``;
+                without it the library trains one. It is left as it was found (exception: poisons that say so).
+        """
+        x, _, shape = open_images(images)
+        y = _integers(labels, shape, x.device, "labels")
+        self.check_labels(y)
+        ids = torch.arange(len(x), device=x.device)
+        ids = ids if index is None else _integers(index, shape, x.device, "index")
+        if len(ids.unique()) < len(ids):
+            raise LabelError("expected another index for each image, got repeated ones: give places in one data set.")
+        if surrogate is not None:
+            check_surrogate(surrogate, x[:1], self.num_classes)
+        pixels = round_to_uint8(x)
+        self.reset()
+        delta = self.craft(pixels, y, surrogate)
+        levels = int(self.epsilon * 255 + _SLACK)
+        self._delta = delta.mul(255).round().clamp(-levels, levels).to(torch.int8).cpu()
+        if not self.classwise:
+            self._ids = {"index": ids.cpu(), "content": content_ids(pixels).cpu(), "labels": y.cpu()}
+        return self
+
+    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+        delta = self._known()
+        if delta.shape[1:] != x.shape[1:]:
+            raise NotFittedError(
+                f"expected images of shape {list(delta.shape[1:])}, on which {type(self).__name__} was fitted, got "
+                f"{list(x.shape[1:])}: fit it on these images."
+            )
+        rows = labels.cpu() if self.classwise else self._rows(noise.keys.cpu(), labels.cpu())
+        return x + delta[rows].to(x) / 255
+
+    def _known(self) -> Tensor:
+        if self._delta is None:
+            raise NotFittedError(
+                f"expected {type(self).__name__} to be fitted, but it knows nothing: call fit(images, labels) with the "
+                "clean data first (PoisonedDataset does), or load a saved one."
+            )
+        return self._delta
+
+    def _rows(self, keys: Int[Tensor, " b"], labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """The table row of each image, found by the key of its index or of its pixels."""
+        if "rows" not in self._tables:
+            known = torch.cat([KeyedNoise(self.seed, self._ids[name]).keys for name in ("index", "content")])
+            order = known.argsort(stable=True)
+            self._tables["rows"] = known[order], order % len(self._ids["index"])
+        known, order = self._tables["rows"]
+        places = torch.searchsorted(known, keys).clamp_max(len(known) - 1)
+        if not known[places].equal(keys):
+            missing = int((known[places] != keys).sum())
+            raise NotFittedError(
+                f"expected images that {type(self).__name__} was fitted on, but {missing} of {len(keys)} are unknown "
+                "by index and by pixels: fit it on the whole data set, and pass the index that fit was given."
+            )
+        rows = order[places]
+        wrong = (self._ids["labels"][rows] != labels).nonzero()[:, 0]
+        if len(wrong):
+            raise LabelError(
+                f"expected label {int(self._ids['labels'][rows[wrong[0]]])}, with which an image was fitted, got "
+                f"{int(labels[wrong[0]])}: give the true labels, and the index in the data set that was fitted."
+            )
+        return rows
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fitted perturbation and the arguments to one safetensors file."""
+        about = {
+            "format": FORMAT,
+            "poison": type(self).__name__,
+            "arguments": json.dumps(self.arguments),
+            "epsilon": repr(self.epsilon),
+            "norm": str(self.norm),
+        }
+        save_file({"delta": self._known(), **self._ids}, path, about)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "StoredPoison":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ManifestMismatchError: not such a file, another poison, or a perturbation outside the stored budget.
+        """
+        about, tensors = _read(Path(path))
+        if about.get("format") != FORMAT or about.get("poison") != cls.__name__:
+            raise ManifestMismatchError(
+                f"expected a perturbation of {cls.__name__} in format {FORMAT} at {path}, got "
+                f"{about.get('poison')} in format {about.get('format')}: load it with its own class."
+            )
+        poison = cls(**json.loads(about["arguments"]))
+        delta, ids = tensors.pop("delta"), tensors
+        size = int(delta.short().abs().max())
+        if float(about["epsilon"]) != poison.epsilon or size > poison.epsilon * 255 + _SLACK:
+            raise ManifestMismatchError(
+                f"expected a perturbation inside the stored budget (linf {about['epsilon']}) in {path}, got arguments "
+                f"for {poison.epsilon} and values up to {size}/255: the file was changed, save it again."
+            )
+        rows = poison.num_classes if cls.classwise else len(ids.get("index", ()))
+        if len(delta) != rows or any(len(table) != rows for table in ids.values()):
+            raise ManifestMismatchError(f"expected {rows} perturbations in {path}, got {len(delta)}: save it again.")
+        poison._delta, poison._ids = delta, ids
+        return poison
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as file:
+            about, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ManifestMismatchError(
+            f"expected a saved perturbation at {path}, got {type(error).__name__}: give the file that save wrote."
+        ) from error
+    if tensors.get("delta", torch.empty(0)).dtype != torch.int8:
+        raise ManifestMismatchError(f"expected int8 perturbations in {path}, got none: give the file that save wrote.")
+    return about, tensors
