@@ -45,8 +45,16 @@ class DivergenceError(PureTransformsError, ArithmeticError):
     """A training loss became NaN or infinite."""
 
 
-class WeightsUnavailableError(PureTransformsError, LookupError):
-    """Network weights were asked for that are not on this machine, or that do not fit the network asked for."""
+class WeightsUnavailableError(PureTransformsError, OSError):
+    """Network weights are not on this machine and cannot be had: unknown, offline, private, gated, download failed."""
+
+
+class WeightsCorruptedError(PureTransformsError, OSError):
+    """A weights file is not what it was: another hash than pinned, no valid file, or values that are not finite."""
+
+
+class WeightsMismatchError(PureTransformsError, ValueError):
+    """Weights or a config of another class, network or version than the one asked for."""
 
 
 class MissingExtraError(PureTransformsError, ImportError):

@@ -8,7 +8,7 @@ import PIL.Image
 import torch
 from safetensors.torch import load_file
 
-from ..errors import NoImageError, WeightsUnavailableError
+from ..errors import NoImageError, WeightsMismatchError, WeightsUnavailableError
 from ..functional.langevin import langevin_chain
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
@@ -115,12 +115,12 @@ class EBMPurify(PureTransform):
             ) from error
 
     @classmethod
-    def _from_pretrained(cls, **kwargs: Any) -> "EBMPurify":
-        if "patch_size" in kwargs:  # the config of a checkpoint of PureGen's code, which says no more than this and nf
-            if kwargs.pop("patch_size") != 1:
-                raise WeightsUnavailableError("expected patch_size=1, the published network: no other is built.")
-            kwargs.setdefault("arch", "published")
-        return super()._from_pretrained(**kwargs | {"weights": None})  # the base loads the folder's, strictly
+    def _foreign_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """The config of a checkpoint of PureGen's code, which says no more than ``nf`` and ``patch_size``."""
+        config = {"arch": "published"} | config
+        if config.pop("patch_size", 1) != 1:
+            raise WeightsMismatchError("expected patch_size=1, the published network: no other is built.")
+        return config
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name in [name for name in state_dict if name.removeprefix(prefix).rpartition(".")[0] in PUREGEN_LAYERS]:

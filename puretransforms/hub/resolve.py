@@ -1,0 +1,84 @@
+"""From a name, a folder or a repo to checked weights: bundled file, then local folder, then the Hugging Face Hub."""
+
+import re
+from pathlib import Path
+
+from ..errors import WeightsCorruptedError, WeightsUnavailableError
+from .client import Access, download
+from .files import CONFIG, WEIGHTS, LoadedWeights, parse, read, sha256_of
+from .registry import PurifierWeights, get_weights, list_weights
+
+_REPO = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def load(
+    weights: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    verify: bool = True,
+    sha256: str | None = None,
+) -> LoadedWeights:
+    """Find weights, check their hashes and read them.
+
+    Args:
+        weights: a name of :func:`~puretransforms.hub.registry.list_weights`, a folder, or a repo of the Hugging Face
+            Hub, ``user/name`` or ``user/name@revision``, tried in this order.
+        revision: branch, tag or commit of the repo. Of registered weights it replaces the pinned commit, and then
+            their pinned hashes are not asked for.
+        cache_dir, token, local_files_only, force_download: as in ``huggingface_hub.hf_hub_download``.
+        verify: compare hashes: the registered ones, else the one in config.json and what the Hub says of its files.
+        sha256: what model.safetensors must have, to pin weights of your own.
+
+    Raises:
+        WeightsUnavailableError: not here and not to be had: unknown, offline, private, gated, or the download failed.
+        WeightsCorruptedError: other bytes than the hash says, or no valid file.
+        WeightsMismatchError: a config of a newer format.
+    """
+    hashes = {CONFIG: None, WEIGHTS: sha256}
+    name = str(weights)
+    entry = get_weights(name) if isinstance(weights, str) and name in list_weights() else None
+    if entry is not None and revision is None:
+        hashes = {**entry.sha256, **({WEIGHTS: sha256} if sha256 else {})}
+        folder = entry.folder()
+        if folder is not None and not force_download:
+            return _from_folder(folder, hashes, verify, f"{name} in {str(folder)!r}", f"{name}@{hashes[WEIGHTS][:12]}")
+    if entry is None and Path(weights).is_dir():
+        if revision is not None:
+            raise WeightsUnavailableError(f"expected no revision for the folder {name!r}, got {revision!r}.")
+        return _from_folder(Path(weights), hashes, verify, repr(name), None)
+    repo_id, asked = _repo(weights, entry)
+    access = Access(repo_id, revision or asked, cache_dir, token, local_files_only, force_download)
+    files, commit = download(access, hashes, verify=verify)
+    origin = f"{repo_id}@{commit}"
+    return parse(files[CONFIG], files[WEIGHTS], origin, verify=verify, label=f"{repo_id}@{commit[:12]}")
+
+
+def _repo(weights: str | Path, entry: PurifierWeights | None) -> tuple[str, str]:
+    """Repo id and revision; one without a pin is asked for its main branch."""
+    if entry is not None:
+        return entry.repo_id, entry.revision or "main"
+    found = _REPO.fullmatch(weights) if isinstance(weights, str) else None
+    if found is None:
+        raise WeightsUnavailableError(
+            f"expected registered weights ({', '.join(list_weights())}), a folder or a repo 'user/name', got "
+            f"{str(weights)!r}, which is no folder here; weights=None builds an untrained network."
+        )
+    return found["repo"], found["revision"] or "main"
+
+
+def _from_folder(
+    folder: Path, hashes: dict[str, str | None], verify: bool, origin: str, label: str | None
+) -> LoadedWeights:
+    files = {name: read(folder, name) for name in hashes}
+    for name, expected in hashes.items():
+        got = sha256_of(files[name])
+        if verify and expected not in (None, got):
+            raise WeightsCorruptedError(
+                f"expected {name} of {origin} to have sha256 {expected}, got {got}: it was damaged or exchanged; "
+                "install the package again or fetch the folder again."
+            )
+    return parse(files[CONFIG], files[WEIGHTS], origin, verify=verify, label=label)
