@@ -6,9 +6,8 @@ from typing import Any
 
 import PIL.Image
 import torch
-from safetensors.torch import load_file
 
-from ..errors import NoImageError, WeightsMismatchError, WeightsUnavailableError
+from ..errors import NoImageError, WeightsMismatchError
 from ..functional.langevin import langevin_chain
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
@@ -29,13 +28,13 @@ class EBMPurify(PureTransform):
     Made for training images; test images are left alone. The paper takes 150 steps from scratch, 500 before linear
     transfer, 1000 before fine-tuning; more steps remove more poison and more of the image.
 
-    An energy is meaningful with the step size and temperature that it was trained for: ``from_pretrained(folder)``
-    takes them, and the network's architecture and width, from the folder's config; arguments override them.
+    An energy is meaningful with the step size and temperature that it was trained for: both, the network and the number
+    of steps come from the config of the weights, unless they are given here.
 
     Args:
-        weights: folder with a ``model.safetensors``, loaded strictly into the network that ``arch`` and ``nf`` say;
-            ``None`` for an untrained network (always the same one), which purifies nothing: for
-            training and for tests.
+        weights: a name (:func:`puretransforms.hub.list_weights`), a folder or a repo of the Hugging Face Hub; also a
+            checkpoint that PureGen's code saved. ``None`` for an untrained network (always the same one), which
+            purifies nothing: for training and for tests.
         arch: ``"small"``, for CPUs (:class:`~puretransforms.models.energy.FoldedEnergyNet`), or ``"published"``
             (:class:`~puretransforms.models.energy.EnergyNet`; it runs folded, which changes no energy).
         nf: channels of the network; by default 48 for the small and 128 for the published one.
@@ -50,7 +49,7 @@ class EBMPurify(PureTransform):
         **base: ``seed``, ``device``, ``images``, ``chunk_size``, ``differentiable`` of :class:`PureTransform`.
 
     Raises:
-        WeightsUnavailableError: no such weights here, or weights of another network.
+        WeightsUnavailableError, WeightsCorruptedError, WeightsMismatchError: as ``from_pretrained``.
 
     >>> import torch
     >>> purifier = EBMPurify(weights=None, nf=8, steps=2)  # untrained, to show the shapes
@@ -73,6 +72,9 @@ class EBMPurify(PureTransform):
         **base: Any,
     ) -> None:
         super().__init__(**base)
+        if weights is not None:
+            self._become(weights)
+            return
         if arch not in _ARCHITECTURES:
             raise ValueError(f"expected arch to be one of {', '.join(_ARCHITECTURES)}, got {arch!r}.")
         if precision not in _DTYPES:
@@ -95,24 +97,6 @@ class EBMPurify(PureTransform):
         with torch.random.fork_rng(devices=[]):  # an untrained network is always the same one
             torch.default_generator.manual_seed(0)
             self.net = network(self.nf).requires_grad_(False).to(memory_format=torch.channels_last)
-        if weights is not None:
-            self._load(Path(weights))
-        self._hub_mixin_config.pop("weights", None)  # what is saved holds its own weights
-
-    def _load(self, folder: Path) -> None:
-        file = folder / "model.safetensors"
-        if not file.is_file():
-            raise WeightsUnavailableError(
-                f"expected EBM weights in {str(file)!r}, found none: pass weights=<folder with model.safetensors>, "
-                "train some with puretransforms.train.energy, or pass weights=None for an untrained network."
-            )
-        try:
-            self.load_state_dict(load_file(file), strict=True)
-        except RuntimeError as error:
-            raise WeightsUnavailableError(
-                f"expected weights of the {self.arch} network with nf={self.nf} in {str(file)!r}, got those of "
-                f"another: EBMPurify.from_pretrained({str(folder)!r}) takes both from the folder's config. {error}"
-            ) from error
 
     @classmethod
     def _foreign_config(cls, config: dict[str, Any]) -> dict[str, Any]:
