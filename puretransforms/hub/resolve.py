@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from ..errors import WeightsCorruptedError, WeightsUnavailableError
 from .client import Access, download
@@ -38,6 +39,29 @@ def load(
         WeightsCorruptedError: other bytes than the hash says, or no valid file.
         WeightsMismatchError: a config of a newer format.
     """
+    files, origin, label = fetch(
+        weights,
+        revision=revision,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+        force_download=force_download,
+        verify=verify,
+        sha256=sha256,
+    )
+    return parse(files[CONFIG], files[WEIGHTS], origin, verify=verify, label=label)
+
+
+def fetch(
+    weights: str | Path,
+    *,
+    revision: str | None = None,
+    sha256: str | None = None,
+    verify: bool = True,
+    force_download: bool = False,
+    **access: Any,
+) -> tuple[dict[str, bytes], str, str | None]:
+    """The bytes behind :func:`load`, with hashes compared but not read: files, where they were, and a short label."""
     hashes = {CONFIG: None, WEIGHTS: sha256}
     name = str(weights)
     entry = get_weights(name) if isinstance(weights, str) and name in list_weights() else None
@@ -45,16 +69,16 @@ def load(
         hashes = {**entry.sha256, **({WEIGHTS: sha256} if sha256 else {})}
         folder = entry.folder()
         if folder is not None and not force_download:
-            return _from_folder(folder, hashes, verify, f"{name} in {str(folder)!r}", f"{name}@{hashes[WEIGHTS][:12]}")
+            origin = f"{name} in {str(folder)!r}"
+            return _from_folder(folder, hashes, verify, origin), origin, f"{name}@{hashes[WEIGHTS][:12]}"
     if entry is None and Path(weights).is_dir():
         if revision is not None:
             raise WeightsUnavailableError(f"expected no revision for the folder {name!r}, got {revision!r}.")
-        return _from_folder(Path(weights), hashes, verify, repr(name), None)
+        return _from_folder(Path(weights), hashes, verify, repr(name)), repr(name), None
     repo_id, asked = _repo(weights, entry)
-    access = Access(repo_id, revision or asked, cache_dir, token, local_files_only, force_download)
-    files, commit = download(access, hashes, verify=verify)
-    origin = f"{repo_id}@{commit}"
-    return parse(files[CONFIG], files[WEIGHTS], origin, verify=verify, label=f"{repo_id}@{commit[:12]}")
+    request = Access(repo_id, revision or asked, force_download=force_download, **access)
+    files, commit = download(request, hashes, verify=verify)
+    return files, f"{repo_id}@{commit}", f"{repo_id}@{commit[:12]}"
 
 
 def _repo(weights: str | Path, entry: PurifierWeights | None) -> tuple[str, str]:
@@ -70,9 +94,7 @@ def _repo(weights: str | Path, entry: PurifierWeights | None) -> tuple[str, str]
     return found["repo"], found["revision"] or "main"
 
 
-def _from_folder(
-    folder: Path, hashes: dict[str, str | None], verify: bool, origin: str, label: str | None
-) -> LoadedWeights:
+def _from_folder(folder: Path, hashes: dict[str, str | None], verify: bool, origin: str) -> dict[str, bytes]:
     files = {name: read(folder, name) for name in hashes}
     for name, expected in hashes.items():
         got = sha256_of(files[name])
@@ -81,4 +103,4 @@ def _from_folder(
                 f"expected {name} of {origin} to have sha256 {expected}, got {got}: it was damaged or exchanged; "
                 "install the package again or fetch the folder again."
             )
-    return parse(files[CONFIG], files[WEIGHTS], origin, verify=verify, label=label)
+    return files

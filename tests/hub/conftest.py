@@ -231,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
         url = {"url": f"{self.hub.url}/{name}", "id": name, "name": name}
         if name in self.hub.repos:
             return self.answer(409, {"error": "You already created this model repo"} | url)
-        self.hub.repos[name] = Repo("private" if asked.get("private") else "public")
+        self.hub.repos[name] = Repo(asked.get("visibility") or ("private" if asked.get("private") else "public"))
         self.hub.repos[name].commit({".gitattributes": b"*.safetensors filter=lfs\n"})
         return self.answer(200, url)
 
