@@ -23,6 +23,7 @@ from ..functional.shapes import Tensor
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
 _OWN_KEYS = ("transform", "format", "sha256")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _BROKEN = (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, MemoryError)
 
 
@@ -56,8 +57,14 @@ def read(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
     except FileNotFoundError as error:
-        pickled = [path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
-        hint = f" {pickled[0]} is a pickle, which can run code: convert it to safetensors first." if pickled else ""
+        others = sorted(path.name for path in folder.glob("*") if path.suffix in (*_PICKLES, ".safetensors"))
+        hint = (
+            f" {others[0]} is not read: rename or convert it if it holds the same."
+            if others and name == WEIGHTS
+            else ""
+        )
+        if others and Path(others[0]).suffix in _PICKLES:
+            hint = f" {others[0]} is a pickle, which can run code: convert it to safetensors first."
         raise WeightsUnavailableError(
             f"expected {name} in {str(folder)!r}, found none: pass a folder that save_pretrained wrote.{hint}"
         ) from error

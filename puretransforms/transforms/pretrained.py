@@ -243,8 +243,12 @@ def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], origin: str
     try:
         model.load_state_dict(state, strict=True, assign=assign)
     except RuntimeError as error:
-        reasons = [line.strip() for line in str(error).splitlines()[1:]]
+        reasons = [_shortened(line.strip()) for line in str(error).splitlines()[1:4]]
         raise WeightsMismatchError(
             f"expected weights of this {type(model).__name__} from {origin}, got those of another network: "
-            f"{' '.join(reasons)[:600] or error}"
+            f"{' '.join(reasons) or error}"
         ) from error
+
+
+def _shortened(reason: str, most: int = 180) -> str:
+    return reason if len(reason) <= most else reason[:most] + " ..."

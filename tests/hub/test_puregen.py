@@ -1,0 +1,102 @@
+"""Folders and repos in the layout that PureGen's code publishes load, or one sentence says why they do not.
+
+Its EBMs are a config of ``nf`` and ``patch_size`` and a state dict under its own names; its DDPMs are diffusers models.
+"""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save, save_file
+
+from puretransforms.errors import PureTransformsError, WeightsMismatchError, WeightsUnavailableError
+from puretransforms.models.energy import PUREGEN_LAYERS
+from puretransforms.transforms.base import PureTransform
+from puretransforms.transforms.ebm import EBMPurify
+
+NF = 4
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    theirs = {ours: layer for layer, ours in PUREGEN_LAYERS.items()}
+    state = {}
+    for name, tensor in EBMPurify(weights=None, arch="published", nf=NF).net.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        state[f"{theirs[layer]}.{kind}"] = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
+    return state
+
+
+@pytest.fixture
+def folder(state, tmp_path):
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"nf": NF, "patch_size": 1}))
+    return tmp_path
+
+
+def test_the_published_layout_loads_and_is_saved_in_ours(folder, state, tmp_path):
+    t = EBMPurify.from_pretrained(folder, seed=0)
+    assert (t.arch, t.nf, t.steps, t.step_size, t.temperature) == ("published", NF, 150, 1.25e-2, 1e-4)
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(t.net.stem.conv1.weight, state["block1.c1.weight"])
+    t.save_pretrained(tmp_path / "ours")
+    again = PureTransform.from_pretrained(tmp_path / "ours")
+    assert torch.equal(again.energy(x), t.energy(x)) and t.energy(x).std() > 0
+
+
+def test_the_published_layout_loads_from_a_repo(hub, state):
+    config = json.dumps({"nf": NF, "patch_size": 1}).encode()
+    commit = hub.repo("them/puregen-ebm", {"config.json": config, "model.safetensors": save(state)})
+    t = EBMPurify.from_pretrained("them/puregen-ebm")
+    assert t.pretrained == f"them/puregen-ebm@{commit[:12]}"
+    assert torch.equal(t.net.head.weight, state["l5.weight"])
+    hub.break_("model.safetensors", corrupt=True)
+    with pytest.raises(PureTransformsError, match="is damaged"):
+        EBMPurify.from_pretrained("them/puregen-ebm", force_download=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"nf": NF, "patch_size": 2}, "expected patch_size=1"),
+        ({"nf": NF, "patch_size": 1, "use_norm": True}, "EBMPurify takes no 'use_norm'"),
+        ({"nf": 8, "patch_size": 1}, "another network: size mismatch for"),
+        ({"nf": "4"}, "expected nf of config.json"),
+    ],
+)
+def test_other_configs_are_refused(folder, config, message):
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsMismatchError, match=message):
+        EBMPurify.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s | {"block5.c1.weight": torch.zeros(NF, NF, 3, 3)}, r'Unexpected key.*"block5\.c1\.weight"'),
+        (lambda s: {n: t for n, t in s.items() if not n.startswith("block4")}, r'Missing key.*"net\.residual2'),
+        (lambda s: {f"module.{n}": t for n, t in s.items()}, r'Unexpected key.*"module\.block1'),
+    ],
+)
+def test_networks_of_other_sizes_are_refused(folder, state, change, message):
+    save_file(change(state), folder / "model.safetensors")
+    with pytest.raises(WeightsMismatchError, match=message):
+        EBMPurify.from_pretrained(folder)
+
+
+def test_folders_that_are_something_else_are_refused(folder, state):
+    with pytest.raises(WeightsMismatchError, match="names no transform: call from_pretrained of the class"):
+        PureTransform.from_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel", "sample_size": 32}))
+    with pytest.raises(WeightsMismatchError, match="holds a UNet2DModel of diffusers"):
+        EBMPurify.from_pretrained(folder)
+    (folder / "model.safetensors").rename(folder / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(WeightsUnavailableError, match=r"diffusion_pytorch_model\.safetensors is not read"):
+        EBMPurify.from_pretrained(folder)
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save(state, folder / "ebm.pth")
+    with pytest.raises(WeightsUnavailableError, match=r"ebm\.pth is a pickle"):
+        EBMPurify.from_pretrained(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(WeightsUnavailableError, match=r"expected config\.json"):
+        EBMPurify.from_pretrained(folder)
