@@ -37,6 +37,14 @@ class WorkerDiedError(PureTransformsError, RuntimeError):
     """A worker process was killed from outside, most likely for want of memory; the same call again goes on."""
 
 
+class OutputError(PureTransformsError, OSError):
+    """The output cannot be written: the disk is full, the folder is read-only; the same call again goes on."""
+
+
+class StoreError(PureTransformsError, OSError):
+    """An object store refused a request, or failed it again and again; the same call again goes on."""
+
+
 class ManifestMismatchError(PureTransformsError, ValueError):
     """The output folder was made by another configuration, or its files differ from its manifest."""
 
@@ -67,3 +75,7 @@ class UntouchedImageWarning(UserWarning):
 
 class NotFittedError(PureTransformsError, RuntimeError):
     """A poison that must see the clean data first was used before it did, or on images of another shape."""
+
+
+class BenchmarkError(PureTransformsError, ValueError):
+    """A benchmark was asked for by a name that it does not know, or in words that say no grid."""

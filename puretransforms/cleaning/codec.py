@@ -61,7 +61,7 @@ def decode(data: bytes) -> Decoded:
     """
     try:
         return _decode(data)
-    except CorruptImageError:
+    except (CorruptImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise CorruptImageError("empty file" if not data else "not an image that can be read") from None

@@ -3,13 +3,15 @@
 import contextlib
 import math
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..data.folder import Entry, Listing
+from ..data.remote import is_remote
+from ..data.source import Entry, Source
 from ..errors import CorruptImageError
 from .codec import Decoded, decode, encode
 from .purifier import Purifier
@@ -50,11 +52,11 @@ class DryRun:
         return self.bytes_needed <= self.bytes_free
 
 
-def estimate(listing: Listing, out: Path, purifier: Purifier, device: torch.device, workers: int) -> DryRun:
+def estimate(listing: Source, out: str, purifier: Purifier, device: torch.device, workers: int) -> DryRun:
     """Time a sample of ``listing``; ``workers`` threads are taken to share the reading and writing evenly."""
     images, others, skipped = ([e for e in listing.entries if e.kind == kind] for kind in ("image", "other", "skipped"))
     start = time.perf_counter()
-    sampled, decoded = _decode_some(listing.root, images[:: -(-len(images) // _SAMPLE)])
+    sampled, decoded = _decode_some(listing, images[:: -(-len(images) // _SAMPLE)])
     codec_seconds = time.perf_counter() - start
     purify_seconds, sizes = 0.0, []
     for same in _by_shape(decoded):
@@ -67,7 +69,6 @@ def estimate(listing: Listing, out: Path, purifier: Purifier, device: torch.devi
         codec_seconds += time.perf_counter() - middle
     per_image = (codec_seconds / workers + purify_seconds) / sampled
     disk = sum(-(-size // _BLOCK) * _BLOCK for size in sizes) / max(len(sizes), 1)
-    existing = next(folder for folder in (out, *out.parents) if folder.exists())
     return DryRun(
         images=len(images),
         others=len(others),
@@ -78,19 +79,27 @@ def estimate(listing: Listing, out: Path, purifier: Purifier, device: torch.devi
         images_per_second=1 / per_image,
         seconds=per_image * len(images),
         bytes_needed=round(disk * len(images)) + sum(entry.size for entry in others),
-        bytes_free=shutil.disk_usage(existing).free,
+        bytes_free=_free(out),
     )
 
 
-def _decode_some(root: str, sample: list[Entry]) -> tuple[int, list[Decoded]]:
+def _decode_some(source: Source, sample: list[Entry]) -> tuple[int, list[Decoded]]:
     """``(number looked at, those that are readable)``; ends early where images are large."""
     decoded: list[Decoded] = []
     for looked_at, entry in enumerate(sample):
         if sum(math.prod(image.size) for image in decoded) > _SAMPLE_PIXELS:
             return looked_at, decoded
         with contextlib.suppress(CorruptImageError, OSError):
-            decoded.append(decode(read_image(f"{root}/{entry.path}", entry.size)))
+            decoded.append(decode(read_image(source, entry)))
     return len(sample), decoded
+
+
+def _free(out: str) -> int:
+    """Free bytes where ``out`` would be; an object store has no end."""
+    if is_remote(out):
+        return sys.maxsize
+    place = Path(out)
+    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
 
 
 def _by_shape(images: list[Decoded]) -> list[list[Decoded]]:

@@ -5,19 +5,20 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ..data.folder import Listing
+from ..data.source import Source
 from ..errors import ManifestMismatchError
-from .durable import write_durably
-from .names import MANIFEST, REPORT, RUN, STATE
+from .names import MANIFEST, RUN, STATE
 from .purifier import weights_sha256
+from .store import open_store
 
 FORMAT = 1
 Row = dict[str, Any]
@@ -28,55 +29,51 @@ _EMPTY: Row = dict.fromkeys(
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """The names in and beside an output folder."""
+    """The names in and beside an output folder.
 
-    out: Path
+    Attributes:
+        store: the output.
+        aside: damaged images, byte for byte, outside ``store`` so that ``ImageFolder`` does not take it for a class.
+        scratch: a local folder for temporary files; on the file system of the output if that is local.
+    """
 
-    @property
-    def manifest(self) -> Path:
-        """One row for each source file; its presence means that the run has finished."""
-        return self.out / MANIFEST
-
-    @property
-    def run(self) -> Path:
-        """The configuration."""
-        return self.out / RUN
-
-    @property
-    def report(self) -> Path:
-        """Pictures and numbers for people."""
-        return self.out / REPORT
+    def __init__(self, out: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
+        self.store = open_store(out, options)
+        self.aside = open_store(f"{self.store.root}.quarantine", options)
+        if self.store.remote:
+            self.scratch = Path(tempfile.mkdtemp(prefix="puretransforms-"))
+        else:
+            self.scratch = Path(self.store.path(STATE))
 
     @property
-    def state(self) -> Path:
-        """Done-marks and temporary files; gone when the run has finished."""
-        return self.out / STATE
+    def finished(self) -> bool:
+        """Does the manifest stand? It comes last."""
+        return self.store.exists(MANIFEST)
 
-    @property
-    def quarantine(self) -> Path:
-        """Damaged images, byte for byte, outside ``out`` so that ``ImageFolder`` does not take it for a class."""
-        return self.out.with_name(self.out.name + ".quarantine")
-
-    def mark(self, unit: int) -> Path:
-        """The done-mark of a unit: its manifest rows."""
-        return self.state / "units" / f"{unit:06d}.jsonl"
+    def mark(self, unit: int) -> str:
+        """The name of the done-mark of a unit, which holds its manifest rows."""
+        return f"{STATE}/units/{unit:06d}.jsonl"
 
     def done(self) -> set[int]:
         """The units that carry a done-mark."""
-        folder = self.state / "units"
-        return {int(path.stem) for path in folder.glob("*.jsonl")} if folder.is_dir() else set()
+        return {int(name[:-6]) for name in self.store.names(f"{STATE}/units") if name.endswith(".jsonl")}
+
+    def close(self) -> None:
+        """Remove temporary files that lie elsewhere than in the output."""
+        if self.store.remote:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def new_row(path: str, label: str, unit: int) -> Row:
     """A manifest row with every key that is always there.
 
     ``status`` is ``purified``, ``copied`` (no image: byte for byte), ``quarantined`` (damaged image: put aside byte
-    for byte) or ``skipped`` (a link or device that was not read). ``width``, ``height`` are those of the output,
-    ``mode`` that of the source file. ``psnr`` (dB, of the purified against the source pixels; null if they are equal)
-    and ``mean_abs`` (mean absolute change in 0..255 units) leave alpha out. Where they apply: ``converted``,
-    ``frames`` (of which the first was purified), ``reason``.
+    for byte), ``skipped`` (a link or device that was not read) or ``packed`` (a shard or Parquet file, whose images
+    stand in the rows before: ``out`` is its name for all of them, ``member`` their place in it). ``width``, ``height``
+    are those of the output, ``mode`` that of the source file. ``psnr`` (dB, of the purified against the source pixels;
+    null if they are equal) and ``mean_abs`` (mean absolute change in 0..255 units) leave alpha out. Where they apply:
+    ``converted``, ``frames`` (of which the first was purified), ``reason``.
     """
     return {**_EMPTY, "path": path, "label": label, "unit": unit}
 
@@ -86,18 +83,17 @@ def to_line(row: Row) -> bytes:
     return _encode(row).encode() + b"\n"
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(lines: Iterable[bytes]) -> Iterator[Row]:
     """The rows of a manifest or done-mark, one at a time."""
-    with path.open("rb") as lines:
-        for line in lines:
-            yield json.loads(line)
+    return map(json.loads, lines)
 
 
-def describe(listing: Listing, purifier: Any, seed: int, unit_size: int) -> dict[str, Any]:
+def describe(source: Source, purifier: Any, seed: int, unit_size: int) -> dict[str, Any]:
     """The configuration: everything that decides the bytes of the output, and nothing else (no times, no places)."""
     digest = hashlib.sha256()
-    for entry in listing.entries:
+    for entry in source.entries:
         digest.update(os.fsencode(entry.path) + b"\0%d %s\n" % (entry.size, entry.kind.encode()))
+    digest.update(source.fingerprint.encode())
     return {
         "format": FORMAT,
         "purifier": {
@@ -109,9 +105,9 @@ def describe(listing: Listing, purifier: Any, seed: int, unit_size: int) -> dict
         "unit_size": unit_size,
         "pixel_limit": Image.MAX_IMAGE_PIXELS,
         "source": {
-            "files": len(listing.entries),
-            "images": sum(entry.kind == "image" for entry in listing.entries),
-            "bytes": sum(entry.size for entry in listing.entries),
+            "files": len(source.entries),
+            "images": sum(entry.kind == "image" for entry in source.entries),
+            "bytes": sum(entry.size for entry in source.entries),
             "sha256": digest.hexdigest(),
         },
         "versions": {name: version(name) for name in ("puretransforms", "torch", "torchvision", "pillow")}
@@ -120,28 +116,29 @@ def describe(listing: Listing, purifier: Any, seed: int, unit_size: int) -> dict
 
 
 def claim(layout: Layout, run: dict[str, Any]) -> None:
-    """Make ``layout.out`` the output of the configuration ``run``, or accept that it already is.
+    """Make ``layout.store`` the output of the configuration ``run``, or accept that it already is.
 
     Raises:
         ManifestMismatchError: the folder holds something else, or the output of another configuration.
     """
-    old_quarantine = layout.quarantine.exists()  # looked at first: another rank may claim at this moment
-    if not layout.run.exists():
-        foreign = [p.name for p in layout.out.iterdir() if p.name != STATE] if layout.out.exists() else []
-        if foreign and not layout.run.exists():
+    store, where = layout.store, layout.store.root
+    old_quarantine = layout.aside.exists("")  # looked at first: another rank may claim at this moment
+    if not store.exists(RUN):
+        foreign = [name for name in store.names() if name != STATE]
+        if foreign and not store.exists(RUN):
             raise ManifestMismatchError(
-                f"expected {str(layout.out)!r} to be empty or the output of an earlier call, found {foreign[0]!r} "
+                f"expected {where!r} to be empty or the output of an earlier call, found {foreign[0]!r} "
                 f"in it and no {RUN}: give another output folder."
             )
-        if old_quarantine and not layout.run.exists():
+        if old_quarantine and not store.exists(RUN):
             raise ManifestMismatchError(
-                f"expected no {str(layout.quarantine)!r} beside a new output folder: it is left from an earlier "
+                f"expected no {layout.aside.root!r} beside a new output folder: it is left from an earlier "
                 "run; move it away or give another output folder."
             )
-        layout.mark(0).parent.mkdir(parents=True, exist_ok=True)
-        write_durably(layout.run, json.dumps(run, indent=2).encode() + b"\n", layout.state)
+        store.make(f"{STATE}/units")
+        store.put(RUN, json.dumps(run, indent=2).encode() + b"\n", layout.scratch)
         return
-    before = json.loads(layout.run.read_bytes())
+    before = json.loads(store.read(RUN))
     differing = sorted(_differences(before, run))
     if differing:
         advice = (
@@ -151,7 +148,7 @@ def claim(layout: Layout, run: dict[str, Any]) -> None:
         )
         was, now = (_flat(side).get(differing[0]) for side in (before, run))
         raise ManifestMismatchError(
-            f"expected {str(layout.out)!r} to be the output of this configuration, but {', '.join(differing)} differ "
+            f"expected {where!r} to be the output of this configuration, but {', '.join(differing)} differ "
             f"({differing[0]} was {was!r}, is {now!r}): {advice}."
         )
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ..data.folder import Listing
+from ..data.source import Source
 
 MANIFEST, RUN, REPORT, STATE = "manifest.jsonl", "run.json", "report.html", ".puretransforms"
 OURS = (MANIFEST, RUN, REPORT, STATE)
 _LONGEST_NAME = 255  # bytes, on every common file system
 
 
-def output_paths(listing: Listing) -> list[str]:
+def output_paths(listing: Source) -> list[str]:
     """The relative output path of each entry, in the order of the listing; no two are equal.
 
     An image ``a/b.jpg`` becomes ``a/b.png``. Where several files want one name (``b.jpg`` and ``b.bmp``, and on

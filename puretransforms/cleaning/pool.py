@@ -18,19 +18,22 @@ from typing import Any
 
 from ..errors import WorkerDiedError
 
+_local = threading.local()
+
 
 class CodecPool:
     """``workers`` processes, or threads, that run functions; what they are given and give back is pickled.
 
-    A context manager; leaving it drops what has not begun.
+    A context manager; leaving it drops what has not begun. ``given`` is what :func:`context` gives to the functions;
+    it is never pickled, since a process that is forked has it already. ``processes=False`` asks for threads.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, given: Any = None, *, processes: bool = True) -> None:
         self._pool: Executor
-        if sys.platform == "linux" and not current_process().daemon:
-            self._pool = ProcessPoolExecutor(workers, get_context("fork"), _start)
+        if processes and sys.platform == "linux" and not current_process().daemon:
+            self._pool = ProcessPoolExecutor(workers, get_context("fork"), _start, (given,))
         else:
-            self._pool = ThreadPoolExecutor(workers, "codec")
+            self._pool = ThreadPoolExecutor(workers, "codec", _give, (given,))
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future:
         """Call ``function(*args)`` in a worker; :func:`result` waits for what it gives."""
@@ -60,6 +63,15 @@ def result(future: Future) -> Any:
         raise _died() from error
 
 
+def context() -> Any:
+    """What the pool of this worker was given."""
+    return _local.given
+
+
+def _give(given: Any) -> None:
+    _local.given = given
+
+
 def _died() -> WorkerDiedError:
     return WorkerDiedError(
         "expected every codec process to live until the end, got one that was killed, most likely for want of memory: "
@@ -67,9 +79,10 @@ def _died() -> WorkerDiedError:
     )
 
 
-def _start() -> None:
-    """In the new process: leave Ctrl-C to the parent, and end when it ends, even if it is killed."""
+def _start(given: Any) -> None:
+    """In the new process: keep what was given, leave Ctrl-C to the parent, and end when it ends, even killed."""
     gc.freeze()  # what was there before stays shared with the parent: a collection would write to all of it
+    _give(given)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, daemon=True).start()
 

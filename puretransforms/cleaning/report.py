@@ -4,17 +4,20 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ..data.source import Entry, Source
 from .codec import Decoded, decode
 from .manifest import Layout, Row
-from .summary import ClassChange, Summary
+from .packing import read_back
+from .plot import histogram
+from .summary import Summary
 
+_PICTURES = 12  # of the most changed images
 _SIDE = 256  # pixels; larger pictures are shrunk for the report
 
 _STYLE = """
@@ -27,11 +30,13 @@ code, pre { overflow-wrap: anywhere; white-space: pre-wrap; font-size: .9em; mar
 figure { margin: 0 } figcaption { font-size: .85rem; color: #555 }
 .three { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: .3rem }
 img { width: 100%; image-rendering: pixelated; background: #ddd }
+.bar { height: .8rem; margin-top: .35rem; background: #4878a8 } svg { max-width: 40rem; display: block }
 """
 
 
-def render(summary: Summary, run: dict[str, Any], layout: Layout, root: str) -> bytes:
-    """The report as HTML; the pictures of the sample are read from the source ``root`` and from the output."""
+def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source) -> bytes:
+    """The report as HTML; the pictures of the sample are read from the source and from the output."""
+    entries = {entry.path: entry for entry in source.entries}
     counts = summary.counts
     changed = sorted(summary.most_changed, key=lambda item: (-item[0], item[1]))
     parts = [
@@ -41,14 +46,16 @@ def render(summary: Summary, run: dict[str, Any], layout: Layout, root: str) -> 
         "<h2>Files</h2>",
         _table(("status", "#files"), sorted((_text(status), str(n)) for status, n in counts.items())),
         "<h2>Before, after, and ten times the difference</h2><div class=grid>",
-        *(_figure(row, layout, Path(root)) for row in summary.sample()),
-        "</div><h2>Change by class</h2>",
-        "<p>Mean absolute change in levels of 0 to 255; PSNR is the mean over the images that changed.</p>",
-        _table(
-            ("class", "#images", "#unchanged", "#mean change", "#PSNR (dB)"),
-            map(_class, sorted(summary.classes.items())),
-        ),
-        "<h2>Most changed images</h2><p>Where to look first; a large change is no proof of poison.</p>",
+        *(_figure(row, layout, source, entries) for row in summary.sample()),
+        "</div><h2>What changed most</h2>",
+        "<p>Where to look first; a large change is a hint, no proof of poison. Change is the mean absolute difference "
+        "in levels of 0 to 255.</p>",
+        histogram(summary.levels),
+        "<h3>Classes</h3><p>The most changed first; PSNR is the mean over the images that changed.</p>",
+        _table(("class", "#images", "#unchanged", "#mean change", "", "#PSNR (dB)"), _classes(summary)),
+        "<h3>Images</h3><div class=grid>",
+        *(_figure(row, layout, source, entries) for _, _, row in changed[:_PICTURES]),
+        "</div>",
         _table(
             ("image", "class", "#mean change", "#PSNR (dB)"),
             [(_code(path), _text(row["label"]), f"{level:.2f}", _decibel(row["psnr"])) for level, path, row in changed],
@@ -76,16 +83,20 @@ def _facts(run: dict[str, Any]) -> dict[str, str]:
     return {"purifier": purifier["repr"], **weights, "seed": run["seed"], "source": source_line, "versions": versions}
 
 
-def _class(item: tuple[str, ClassChange]) -> tuple[str, ...]:
-    label, change = item
-    unchanged = change.images - change.changed
-    psnr = change.psnr / change.changed if change.changed else None
-    mean = f"{change.mean_abs / change.images:.3f}"
-    return _text(label or "(top folder)"), str(change.images), str(unchanged), mean, _decibel(psnr)
+def _classes(summary: Summary) -> Iterator[tuple[str, ...]]:
+    means = {label: change.mean_abs / change.images for label, change in summary.classes.items()}
+    highest = max(means.values(), default=0) or 1
+    for label in sorted(means, key=lambda label: (-means[label], label)):
+        change = summary.classes[label]
+        psnr = change.psnr / change.changed if change.changed else None
+        unchanged = str(change.images - change.changed)
+        mean = f"{means[label]:.3f}"
+        bar = f'<div class=bar style="width:{8 * means[label] / highest:.2f}rem"></div>'
+        yield _text(label or "(top folder)"), str(change.images), unchanged, mean, bar, _decibel(psnr)
 
 
-def _figure(row: Row, layout: Layout, root: Path) -> str:
-    before, after = decode((root / row["path"]).read_bytes()), decode((layout.out / row["out"]).read_bytes())
+def _figure(row: Row, layout: Layout, source: Source, entries: dict[str, Entry]) -> str:
+    before, after = decode(source.read(entries[row["path"]])), decode(read_back(layout, source, row))
     x, y = _pixels(before), _pixels(after)
     tenfold = np.minimum(np.abs(x.astype(np.int16) - y) * 10, 255).astype(np.uint8)
     pictures = "".join(

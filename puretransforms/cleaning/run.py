@@ -1,58 +1,39 @@
-"""``clean(source, out, purifier)``: a folder of images in, the same folder purified out."""
+"""``clean(source, out, purifier)``: images in, the same images purified out."""
 
 import os
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from warnings import catch_warnings, filterwarnings, warn
+from typing import Any, Literal
+from warnings import warn
 
 import torch
 from tqdm import tqdm
 
-from ..data.folder import Listing, is_within, list_folder
+from ..data.folder import is_within
+from ..data.open import open_source
+from ..data.remote import is_remote
+from ..data.source import Source
 from ..errors import SourceError, UntouchedImageWarning
-from .engine import Engine
+from .engine import Job
 from .estimate import DryRun, estimate
 from .finish import conclude
+from .local_engine import clean_units, clear_errors, quiet
 from .manifest import Layout, claim, describe
-from .names import STATE, output_paths
-from .purifier import Purifier, device_of, own_copy, torch_threads
+from .names import MANIFEST, REPORT, STATE
+from .packing import folders, plan
+from .purifier import Purifier, device_of, own_copy
+from .ray_engine import run_on_ray
+from .result import CleanResult as CleanResult
+from .result import load
 from .summary import Summary
-from .units import Unit, split
-from .verify import VerifyResult, verify
-
-
-@dataclass(frozen=True, slots=True)
-class CleanResult:
-    """What a call of :func:`clean` did.
-
-    Attributes:
-        out: the output folder.
-        manifest: its ``manifest.jsonl`` (there when ``complete``).
-        report: its ``report.html``, or ``None`` if there is none.
-        counts: number of source files by status (``purified``, ``copied``, ``quarantined``, ``skipped``), as far as
-            they are done.
-        seconds: duration of this call.
-        images_per_second: files that this call dealt with, over ``seconds``.
-        complete: ``False`` while units of other ranks are open.
-    """
-
-    out: Path
-    manifest: Path
-    report: Path | None
-    counts: dict[str, int]
-    seconds: float
-    images_per_second: float
-    complete: bool
-
-    def verify(self) -> VerifyResult:
-        """Re-read everything: see :func:`puretransforms.cleaning.verify.verify`."""
-        return verify(self.out)
+from .units import Unit
 
 
 def clean(
-    source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    source: Any,
+    out: str | os.PathLike[str] | None,
     purifier: Purifier,
     *,
     batch_size: int = 256,
@@ -66,27 +47,40 @@ def clean(
     progress: bool = True,
     rank: int | None = None,
     world_size: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    actors: int | None = None,
+    image_key: str | None = None,
+    label_key: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> CleanResult | DryRun:
-    """Purify every image below ``source`` into the same tree below ``out``, as lossless PNG.
+    """Purify every image of ``source``: a folder, a data set of torchvision or Hugging Face, WebDataset shards.
 
-    ``out`` gets the same class folders and names (``a/b.jpg`` becomes ``a/b.png``), files that are no images byte for
-    byte, and ``manifest.jsonl`` (a row for every source file), ``run.json`` (the configuration) and ``report.html``.
-    Damaged images are put aside in ``<out>.quarantine``. Alpha, ICC profile and EXIF are kept and the EXIF orientation
-    is applied; of several frames the first is taken; 16-bit and float pixels are brought to 8 bits.
+    A folder gives the same tree: class folders and names stay (``a/b.jpg`` becomes ``a/b.png``), files that are no
+    images are copied byte for byte. A torchvision data set gives an ``ImageFolder`` with the same targets, a Hugging
+    Face data set Parquet with the same features, tar shards the same shards with new image members. All get
+    ``manifest.jsonl`` (a row for every source file or row), ``run.json`` (the configuration) and ``report.html``; all
+    images are lossless PNG. Damaged images are put aside in ``<out>.quarantine``. Alpha, ICC profile and EXIF are kept
+    and the EXIF orientation is applied; of several frames the first is taken; 16-bit and float pixels are brought to
+    8 bits.
 
     May be killed at any moment: the same call again goes on where it was, and ends with the same bytes. The bytes
-    depend on the source, the purifier, ``seed`` and ``unit_size`` alone: not on ``workers``, ``rank`` or
+    depend on the source, the purifier, ``seed`` and ``unit_size`` alone: not on ``workers``, ``engine``, ``rank`` or
     ``world_size``, nor on ``batch_size`` if the purifier treats each image by itself and draws by ``seed``, as
     every transform of this library does (up to the rounding of a network at another batch size or on another device).
 
     Args:
-        source: a folder laid out as for ``torchvision.datasets.ImageFolder``, or any tree of images.
-        out: a new or empty folder, or the output of the same call; not in ``source`` nor around it.
+        source: see :func:`puretransforms.data.open.open_source`: a folder laid out as for
+            ``torchvision.datasets.ImageFolder`` or any tree of images, also by URL; shards such as
+            ``"shards/{000..099}.tar"``; a map-style data set; a ``datasets.Dataset``.
+        out: a new or empty folder (or URL), or the output of the same call; not in ``source`` nor around it. ``None``
+            keeps a data set in memory: :attr:`CleanResult.dataset`.
         purifier: callable from uint8 ``[B, C, H, W]``, C = 1 or 3, to the same. A copy of it is used, in eval mode;
             wherever it, or a transform inside it, has an attribute ``seed`` that is ``None``, that becomes ``seed``.
         batch_size: at most so many images of one size at a time.
-        workers: processes that read and write (default: one for each core this process may use).
-        unit_size: files that are finished together; a killed run loses at most the open units.
+        workers: processes that read and write (default: one for each core this process may use); with
+            ``engine="ray"`` threads of each actor (default: 1).
+        unit_size: files that are finished together; a killed run loses at most the open units. A tar shard is always
+            one unit.
         seed: keys every random draw.
         device: where batches go; default: where the purifier's own tensors are, else the CPU.
         strict: raise at the first damaged image instead of putting it aside.
@@ -95,61 +89,109 @@ def clean(
         progress: show a progress bar with files per second and time left.
         rank, world_size: this process takes the units ``rank, rank + world_size, ...``; default: the environment
             variables ``RANK`` and ``WORLD_SIZE``, else all units. Whichever process sees the last unit done finishes.
+        engine: ``"local"``, or ``"ray"`` for a Ray cluster (extra ``ray``), whose nodes must all see ``out``.
+        actors: of Ray; default: one for each core, or with a CUDA ``device`` one for each GPU.
+        image_key: the image column of a Hugging Face data set, the image extension in tar shards; default: the only
+            one there is.
+        label_key: the column of the class, the extension of the class member; default: the only ``ClassLabel``,
+            ``"cls"``.
+        options: for fsspec, where ``source`` or ``out`` is a URL.
 
     Raises:
-        SourceError: no such folder, no image in it, or ``source`` and ``out`` lie inside each other.
+        SourceError: no such source, no image in it, or ``source`` and ``out`` lie inside each other.
         ManifestMismatchError: ``out`` holds something else, or was made by another configuration.
         CorruptImageError: a damaged image, with ``strict``.
         PurifierError: the purifier returned another shape or dtype.
         WorkerDiedError: a worker process was killed, most likely for want of memory.
+        OutputError: ``out`` cannot be written.
+        StoreError: an object store refused a request, or failed it six times.
+        MissingExtraError: a package for this kind of source, store or engine is not installed.
     """
     started = time.perf_counter()
     rank, world_size = _place(rank, world_size)
-    for name, value in (("batch_size", batch_size), ("unit_size", unit_size), ("workers", workers)):
+    for name, value in (("batch_size", batch_size), ("unit_size", unit_size), ("workers", workers), ("actors", actors)):
         if value is not None and value < 1:
             raise ValueError(f"expected {name} of at least 1, got {value}.")
-    workers = workers or _cores()
-    listing = list_folder(source)
-    layout = Layout(Path(os.path.realpath(out)))
-    _check_apart(listing.root, layout)
+    if engine not in ("local", "ray"):
+        raise ValueError(f"expected engine 'local' or 'ray', got {engine!r}.")
+    images = open_source(source, image_key, label_key, options)
     where = device_of(purifier) if device is None else torch.device(device)
-    with catch_warnings(), torch.random.fork_rng([where] if where.type == "cuda" else []):
-        filterwarnings("ignore", module=r"PIL\.")  # odd files; what matters of it stands in the manifest
-        purifier = own_copy(purifier, seed, where)
-        if dry_run:
-            return estimate(listing, layout.out, purifier, where, workers)
-        claim(layout, describe(listing, purifier, seed, unit_size))
-        units = split(listing.entries, output_paths(listing), unit_size)
-        mine = units[rank::world_size]
-        done = layout.done()  # before the next line: whoever finishes writes the manifest first, then removes marks
-        todo = [] if layout.manifest.exists() else [unit for unit in mine if unit.number not in done]
+    place, memory = _output(images, out, world_size)
+    if dry_run:
+        with quiet(where):
+            return estimate(images, place, own_copy(purifier, seed, where), where, workers or _cores())
+    layout = Layout(place, options)
+    _check_apart(images, layout)
+    job = Job(
+        source=images,
+        layout=layout,
+        purifier=own_copy(purifier, seed, where if engine == "local" else torch.device("cpu")),
+        batch_size=batch_size,
+        workers=workers or (_cores() if engine == "local" else 1),
+        device=where,
+        strict=strict,
+        seed=seed,
+        processes=engine == "local",
+    )
+    try:
+        with clear_errors(place):
+            claim(layout, describe(images, job.purifier, seed, unit_size))
+            units = plan(images, unit_size)
+            mine = units[rank::world_size]
+            done = layout.done()  # before the next line: whoever finishes writes the manifest first, then removes marks
+            todo = [] if layout.finished else [unit for unit in mine if unit.number not in done]
+            if todo:
+                for folder in folders(images):
+                    layout.store.make(folder)
         if todo:
-            _make_folders(layout, listing)
-            with torch_threads(purifier, where), _progress_bar(mine, todo, progress) as bar:
-                Engine(
-                    layout,
-                    listing.root,
-                    purifier,
-                    batch_size=batch_size,
-                    workers=workers,
-                    device=where,
-                    strict=strict,
-                    seed=seed,
-                    advance=bar.update,
-                ).run(todo)
-        complete, summary = conclude(layout, len(units), listing.root, report)
+            with _progress_bar(mine, todo, progress) as bar:
+                if engine == "ray":
+                    gpus = 1.0 if where.type == "cuda" else 0.0
+                    run_on_ray(job, [unit.number for unit in todo], unit_size, actors, gpus, bar.update)
+                else:
+                    clean_units(job, todo, bar.update)
+        with clear_errors(place), quiet(where):
+            complete, summary = conclude(layout, len(units), images, report and memory is None)
+            dataset = load(layout.store, images, in_memory=True) if memory else None
+    finally:
+        layout.close()
+        if memory:
+            memory.cleanup()
     if complete:
         _warn_of(summary)
     seconds = time.perf_counter() - started
     return CleanResult(
-        out=layout.out,
-        manifest=layout.manifest,
-        report=layout.report if layout.report.exists() else None,
+        out=None if memory else _named(layout, ""),
+        manifest=None if memory else _named(layout, MANIFEST),
+        report=_named(layout, REPORT) if not memory and layout.store.exists(REPORT) else None,
         counts=dict(summary.counts),
         seconds=seconds,
         images_per_second=sum(len(unit.tasks) for unit in todo) / seconds,
         complete=complete,
+        dataset=dataset,
+        source=images,
+        store=None if memory else layout.store,
     )
+
+
+def _output(
+    source: Source, out: str | os.PathLike[str] | None, world_size: int
+) -> tuple[str, tempfile.TemporaryDirectory | None]:
+    """``(where to write, the temporary folder around it or None)``."""
+    if out is not None:
+        return (out, None) if is_remote(out) else (os.path.realpath(out), None)
+    if type(source).__name__ not in ("ImageDataset", "HuggingFaceDataset"):
+        raise SourceError("expected an output for files and shards, got None: name a folder or a URL.")
+    if world_size > 1:
+        raise ValueError(f"expected one process for a result in memory, got world_size={world_size}: name an output.")
+    memory = tempfile.TemporaryDirectory(prefix="puretransforms-")
+    return os.path.join(os.path.realpath(memory.name), "out"), memory  # noqa: PTH118
+
+
+def _named(layout: Layout, name: str) -> Path | str:
+    if layout.store.remote:
+        return layout.store.path(name).rstrip("/")
+    return Path(layout.store.root, name)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -164,26 +206,23 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_apart(root: str, layout: Layout) -> None:
-    for target in (os.fspath(layout.out), os.fspath(layout.quarantine)):
-        if is_within(target, root) or is_within(root, target):
+def _check_apart(source: Source, layout: Layout) -> None:
+    out, base = layout.store.root, source.base
+    for target in (out, layout.aside.root) if base else ():
+        if is_within(target, base) or is_within(base, target):
             raise SourceError(
-                f"expected source and output apart, got source {root!r} and {target!r}: give an output folder "
+                f"expected source and output apart, got source {base!r} and {target!r}: give an output folder "
                 "beside the source."
             )
-    if layout.out.exists() and not layout.out.is_dir():
-        raise SourceError(f"expected a folder to write to, got the file {str(layout.out)!r}: give another name.")
-    if Path(root, STATE).exists():
+    if layout.store.remote:
+        return
+    if Path(out).exists() and not Path(out).is_dir():
+        raise SourceError(f"expected a folder to write to, got the file {out!r}: give another name.")
+    if base and not is_remote(base) and Path(base, STATE).exists():
         raise SourceError(
-            f"expected a source of images, got {root!r}, the unfinished output of another cleaning: finish that first "
+            f"expected a source of images, got {base!r}, the unfinished output of another cleaning: finish that first "
             f"(or remove the folder {STATE} in it)."
         )
-
-
-def _make_folders(layout: Layout, listing: Listing) -> None:
-    """Mirror every folder, empty ones too: a class that vanishes would shift the labels of ``ImageFolder``."""
-    for folder in ("", *listing.folders):
-        (layout.out / folder).mkdir(parents=True, exist_ok=True)
 
 
 def _progress_bar(mine: list[Unit], todo: list[Unit], progress: bool) -> tqdm:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import CorruptImageError, PurifierError
+from ..data.source import Entry, Source
+from ..errors import CorruptImageError, PurifierError, StoreError
 from ..functional.shapes import Tensor, UInt8
 from .codec import Decoded, decode, encode, looks_like_image
-from .durable import read_file
 from .manifest import Row, new_row, to_line
 from .purifier import Purifier
 from .units import Finished, Staging, Task
@@ -36,51 +35,59 @@ class Waiting:
         return self.image.size[0] * self.image.size[1]
 
 
-def read(staging: Staging, prefix: str, task: Task, strict: bool) -> Waiting | Finished:
+def read(source: Source, staging: Staging, task: Task, strict: bool) -> Waiting | Finished:
     """Decode an image; copy what is none, put aside what is damaged, note what cannot be read.
 
     Args:
-        prefix: the source folder with its separator.
         strict: raise instead of putting aside.
 
     Raises:
         CorruptImageError: a damaged image, if ``strict``.
+        StoreError: an object store does not answer.
     """
-    entry, path = task.entry, prefix + task.entry.path
+    entry = task.entry
     row = new_row(entry.path, entry.label, staging.number)
     if entry.kind == "skipped":
         return _finished(task, row, status="skipped", reason=entry.reason)
     try:
         if entry.kind == "image":
-            data = read_image(path, entry.size)
+            data = read_image(source, entry)
             return Waiting(task, hashlib.sha256(data).hexdigest(), decode(data))
-        os.close(os.open(path, os.O_RDONLY))  # may it be read?
+        stream = source.open(entry)  # may it be read?
     except CorruptImageError as error:
         if strict:
             raise CorruptImageError(
                 f"expected every image to be readable (strict=True), got {entry.path!r}: {error}. Repair or remove "
                 "the file, or use strict=False to put such files aside."
             ) from error
-        digest = staging.quarantine(task.place, path, entry.path)
+        with source.open(entry) as stream:
+            digest = staging.put_aside(task.place, stream)
         return _finished(task, row, status="quarantined", sha256_in=digest, reason=str(error))
+    except StoreError:
+        raise
     except OSError as error:
         return _finished(task, row, status="skipped", reason=f"cannot be read: {error.strerror}")
-    digest, head = staging.copy(task.place, path)
+    with stream:
+        digest, head = staging.copy(task.place, stream)
     if looks_like_image(entry.path, head):
         row["reason"] = "looks like an image, but its suffix is none of those that are purified"
-    return _finished(task, row, out=task.out, status="copied", sha256_in=digest, sha256_out=digest)
+    elif entry.reason:
+        row["reason"] = entry.reason
+    return _finished(task, row, **task.target, status="copied", sha256_in=digest, sha256_out=digest)
 
 
 def _finished(task: Task, row: Row, **values: Any) -> Finished:
-    return Finished(task.place, to_line(row | values), "out" in values)
+    return Finished(task.place, to_line(row | values), "out" in values, values["status"] == "quarantined")
 
 
-def read_image(path: str, size: int) -> bytes:
+def read_image(source: Source, entry: Entry) -> bytes:
     """The bytes of an image file; refuses with :class:`CorruptImageError` what is larger than any image allowed."""
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and size > limit * _FILE_BYTES_PER_PIXEL:
-        raise CorruptImageError(f"an image file of {size} bytes, more than {_FILE_BYTES_PER_PIXEL} per allowed pixel")
-    return read_file(path, size)
+    if limit is not None and entry.size > limit * _FILE_BYTES_PER_PIXEL:
+        raise CorruptImageError(
+            f"an image file of {entry.size} bytes, more than {_FILE_BYTES_PER_PIXEL} per allowed pixel"
+        )
+    return source.read(entry)
 
 
 def stacked(images: list[Decoded]) -> np.ndarray:
@@ -138,7 +145,7 @@ def write(staging: Staging, batch: list[Waiting], after: np.ndarray) -> list[Fin
         data = encode(pixels, image)
         staging.write(task.place, data)
         row = new_row(task.entry.path, task.entry.label, staging.number)
-        row |= {"out": task.out, "status": "purified", "sha256_in": item.sha256}
+        row |= task.target | {"status": "purified", "sha256_in": item.sha256}
         row |= {"sha256_out": hashlib.sha256(data).hexdigest(), "width": image.size[0], "height": image.size[1]}
         row |= {"mode": image.mode, "psnr": psnr, "mean_abs": mean_abs}
         if image.converted:

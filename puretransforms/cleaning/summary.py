@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from .manifest import Row
 
+LEVEL = 0.25  # of 0 to 255
 _PICTURES, _MOST_CHANGED, _LISTED = 12, 20, 1000
 
 
@@ -31,6 +32,7 @@ class Summary:
         classes: change by label.
         aside: the first quarantined and skipped rows.
         most_changed: ``(mean_abs, path, row)`` of the images that changed most.
+        levels: images by change, in steps of a quarter level (:data:`LEVEL`).
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -38,6 +40,7 @@ class Summary:
     classes: dict[str, ClassChange] = field(default_factory=dict)
     aside: list[Row] = field(default_factory=list)
     most_changed: list[tuple[float, str, Row]] = field(default_factory=list)
+    levels: Counter[int] = field(default_factory=Counter)
     _first: dict[str, tuple[str, str, Row]] = field(default_factory=dict)
     _others: list[tuple[str, str, Row]] = field(default_factory=list)
 
@@ -56,6 +59,8 @@ class Summary:
         return sorted(list(chosen.values())[:_PICTURES], key=lambda row: row["path"])
 
     def _add(self, row: Row) -> None:
+        if row["status"] == "packed":
+            return
         self.counts[row["status"]] += 1
         self.notes["frames"] += "frames" in row
         if row["status"] != "purified":
@@ -68,6 +73,7 @@ class Summary:
         change.changed += row["psnr"] is not None
         change.mean_abs += row["mean_abs"]
         change.psnr += row["psnr"] or 0.0
+        self.levels[int(row["mean_abs"] / LEVEL)] += 1
         path = row["path"]
         _keep(self.most_changed, (row["mean_abs"], path, row), _MOST_CHANGED)
         mark = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,27 +1,41 @@
-"""A unit: about a thousand consecutive files of the listing, finished as a whole or not at all."""
+"""A unit: about a thousand consecutive entries of the source, finished as a whole or not at all."""
 
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..data.folder import Entry
-from .durable import copy_file, flush, put_durably, write_durably, write_file
+from ..data.source import Entry, Source
+from .durable import copy_stream, write_file
 from .manifest import Layout
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One file of a unit: its place in the unit, its entry, and where it goes (relative to the output folder)."""
+    """One entry of a unit.
+
+    Attributes:
+        place: its number in the unit.
+        entry: the entry.
+        out: the file that it goes to, relative to the output.
+        member: its place in that file, where the file is a container.
+    """
 
     place: int
     entry: Entry
     out: str
+    member: str | None = None
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """What the manifest says about where it went."""
+        return {"out": self.out} if self.member is None else {"out": self.out, "member": self.member}
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Consecutive files of the listing."""
+    """Consecutive entries of the source."""
 
     number: int
     tasks: list[Task]
@@ -29,25 +43,24 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A file that is dealt with: its place in the unit, its manifest row, and whether an output file is staged."""
+    """An entry that is dealt with: its place in the unit, its manifest row, and what is staged for it.
+
+    Attributes:
+        place: the number in the unit.
+        line: the manifest row.
+        staged: there is something to write to the output.
+        aside: there is something to put into the quarantine.
+    """
 
     place: int
     line: bytes
     staged: bool
+    aside: bool = False
 
     @property
     def area(self) -> int:
         """Pixels that it holds in memory: none."""
         return 0
-
-
-def split(entries: list[Entry], outs: list[str], unit_size: int) -> list[Unit]:
-    """Cut the listing into units of ``unit_size`` files, the last one shorter."""
-    starts = range(0, len(entries), unit_size)
-    return [
-        Unit(number, [Task(i - start, entries[i], outs[i]) for i in range(start, min(start + unit_size, len(entries)))])
-        for number, start in enumerate(starts)
-    ]
 
 
 class Staging:
@@ -61,7 +74,7 @@ class Staging:
     def __init__(self, layout: Layout, number: int) -> None:
         self.layout = layout
         self.number = number
-        self.folder = layout.state / f"unit-{number:06d}"
+        self.folder = layout.scratch / f"unit-{number:06d}"
         self.prefix = f"{self.folder}{os.sep}"
 
     def begin(self) -> None:
@@ -73,31 +86,37 @@ class Staging:
         """Stage the bytes of one output file."""
         write_file(f"{self.prefix}{place}", data)
 
-    def copy(self, place: int, source: str) -> tuple[str, bytes]:
-        """Stage a byte-for-byte copy; returns ``(sha256, first bytes)``."""
-        return copy_file(source, f"{self.prefix}{place}")
+    def copy(self, place: int, original: Any) -> tuple[str, bytes]:
+        """Stage a byte-for-byte copy of a stream; returns ``(sha256, first bytes)``."""
+        return copy_stream(original, f"{self.prefix}{place}")
 
-    def quarantine(self, place: int, source: str, path: str) -> str:
-        """Copy a damaged image into the quarantine, durably and at once (they are few); returns its sha256."""
-        target = os.fspath(self.layout.quarantine / path)
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        temporary = f"{os.path.dirname(target)}{os.sep}.{self.number}-{place}.tmp"  # noqa: PTH120
-        digest, _ = copy_file(source, temporary)
-        put_durably(temporary, target)
-        return digest
+    def put_aside(self, place: int, original: Any) -> str:
+        """Stage a damaged image for the quarantine; returns its sha256."""
+        return copy_stream(original, f"{self.prefix}{place}.bad")[0]
 
-    def commit(self, tasks: list[Task], finished: list[Finished]) -> None:
+    def commit(self, source: Source, tasks: list[Task], finished: list[Finished]) -> None:
         """Bring the staged files to the disk, give them their final names, and set the done-mark.
 
         ``finished``: one for each of ``tasks``, which are those of the whole unit, in order.
         """
         if [done.place for done in finished] != [task.place for task in tasks]:
             raise AssertionError(f"unit {self.number} has {len(tasks)} files and {len(finished)} results")
-        root = f"{self.layout.out}{os.sep}"
-        names = {f"{self.prefix}{done.place}": root + tasks[done.place].out for done in finished if done.staged}
-        flush(root, names)
-        for temporary, path in names.items():
-            os.replace(temporary, path)  # noqa: PTH105
-        flush(root, {os.path.dirname(path) for path in names.values()})  # noqa: PTH120
-        write_durably(self.layout.mark(self.number), b"".join(done.line for done in finished), self.layout.state)
-        self.folder.rmdir()
+        bad = {f"{self.prefix}{done.place}.bad": tasks[done.place].entry.path for done in finished if done.aside}
+        for path in bad.values():
+            self.layout.aside.make(os.path.dirname(path))  # noqa: PTH120
+        self.layout.aside.publish(bad)
+        lines = [done.line for done in finished] + self.deliver(source, tasks, finished)
+        self.layout.store.put(self.layout.mark(self.number), b"".join(lines), self.layout.scratch)
+        shutil.rmtree(self.folder)
+
+    def deliver(self, source: Source, tasks: list[Task], finished: list[Finished]) -> list[bytes]:
+        """Give the staged files their names; the manifest rows of whatever else that makes."""
+        self.layout.store.publish(
+            {f"{self.prefix}{done.place}": tasks[done.place].out for done in finished if done.staged}
+        )
+        return []
+
+    def staged(self, place: int) -> bytes | None:
+        """What is staged for ``place``, if anything."""
+        path = Path(f"{self.prefix}{place}")
+        return path.read_bytes() if path.exists() else None

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
+from ..data.remote import is_remote
 from ..errors import ManifestMismatchError
-from .manifest import Layout, read_rows
+from .manifest import read_rows
+from .names import MANIFEST, REPORT, RUN
+from .store import Store, open_store
 
 _NAMED = 10  # so many differing files are named in the message
 
@@ -28,42 +31,48 @@ class VerifyResult:
     rows: int
 
 
-def verify(out: str | os.PathLike[str]) -> VerifyResult:
+def verify(out: str | os.PathLike[str], *, options: Mapping[str, Any] | None = None) -> VerifyResult:
     """Read every output and every quarantined file again: nothing changed, nothing missing, nothing extra.
+
+    Args:
+        out: a folder or URL.
+        options: for fsspec, where ``out`` is a URL.
 
     Raises:
         ManifestMismatchError: the run is not finished, or files differ (the message names them).
     """
-    layout = Layout(Path(os.path.realpath(out)))
-    if not layout.manifest.exists() or not layout.run.exists():
+    store = open_store(out if is_remote(out) else os.path.realpath(out), options)
+    aside = open_store(f"{store.root}.quarantine", options)
+    if not store.exists(MANIFEST) or not store.exists(RUN):
         raise ManifestMismatchError(
-            f"expected a finished output of clean(), got {os.fspath(out)!r} without {layout.manifest.name} or "
-            f"{layout.run.name}: call clean() with the same arguments again to finish it."
+            f"expected a finished output of clean(), got {os.fspath(out)!r} without {MANIFEST} or "
+            f"{RUN}: call clean() with the same arguments again to finish it."
         )
-    expected: dict[str, str] = {}
+    expected: dict[tuple[Store, str], str] = {}
     rows = 0
     problems: list[str] = []
-    for row in read_rows(layout.manifest):
-        rows += 1
-        if row["out"] is not None:
-            expected[f"{layout.out}{os.sep}{row['out']}"] = row["sha256_out"]
-        elif row["status"] == "quarantined":
-            expected[f"{layout.quarantine}{os.sep}{row['path']}"] = row["sha256_in"]
-    promised = json.loads(layout.run.read_bytes())["source"]["files"]
+    with store.open(MANIFEST) as lines:
+        for row in read_rows(lines):
+            rows += row["status"] != "packed"
+            if row["out"] is not None and "member" not in row:
+                expected[store, row["out"]] = row["sha256_out"]
+            elif row["status"] == "quarantined":
+                expected[aside, row["path"]] = row["sha256_in"]
+    promised = json.loads(store.read(RUN))["source"]["files"]
     if rows != promised:
         problems.append(f"manifest.jsonl has {rows} rows for {promised} source files")
     size = 0
-    for path, sha256 in expected.items():
+    for (place, name), sha256 in expected.items():
         try:
-            with open(path, "rb") as file:  # noqa: PTH123
+            with place.open(name) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    problems.append(f"{_name(layout, path)} has changed")
+                    problems.append(f"{_name(place, name)} has changed")
                 size += file.tell()
         except OSError as error:
-            problems.append(f"{_name(layout, path)} cannot be read ({error.strerror})")
-    ours = {os.fspath(path) for path in (layout.manifest, layout.run, layout.report)}
-    found = (path for top in (layout.out, layout.quarantine) for path in _files(top) if path not in ours)
-    problems += [f"{_name(layout, path)} is not in the manifest" for path in found if path not in expected]
+            problems.append(f"{_name(place, name)} cannot be read ({error.strerror or error})")
+    found = [(store, name) for name in store.files() if name not in (MANIFEST, RUN, REPORT)]
+    found += [(aside, name) for name in aside.files()]
+    problems += [f"{_name(*item)} is not in the manifest" for item in found if item not in expected]
     if problems:
         more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise ManifestMismatchError(
@@ -73,12 +82,5 @@ def verify(out: str | os.PathLike[str]) -> VerifyResult:
     return VerifyResult(len(expected), size, rows)
 
 
-def _files(top: Path) -> Iterator[str]:
-    """Everything below ``top`` that is no real folder."""
-    for folder, folders, names in os.walk(top):
-        yield from (f"{folder}{os.sep}{name}" for name in names)
-        yield from (f"{folder}{os.sep}{name}" for name in folders if Path(folder, name).is_symlink())
-
-
-def _name(layout: Layout, path: str) -> str:
-    return repr(os.path.relpath(path, layout.out.parent))
+def _name(place: Store, name: str) -> str:
+    return repr(f"{place.root.replace(os.sep, '/').rpartition('/')[2]}/{name}")

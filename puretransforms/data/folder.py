@@ -6,49 +6,53 @@ Nothing is left out: what is no image is listed too, and what cannot be read is 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import IOBase
 from pathlib import Path
-from typing import Literal
 
 from ..errors import SourceError
+from .source import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from .source import Entry, Source, kind_of, require_images, top_folder
 
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".avif"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
-)
-
-Kind = Literal["image", "other", "skipped"]
+_BLOCK = 1 << 20
+_FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One file or link of the source.
-
-    Attributes:
-        path: relative to the source, ``/`` between folders; bytes that are not UTF-8 stand as surrogate escapes.
-        kind: ``"image"`` (by its suffix), ``"other"`` (any other file), ``"skipped"`` (not to be read).
-        size: bytes; 0 where ``kind`` is ``"skipped"``.
-        reason: why it is skipped, else ``""``.
-    """
-
-    path: str
-    kind: Kind
-    size: int
-    reason: str = ""
-
-    @property
-    def label(self) -> str:
-        """The class folder: the first part of the path, ``""`` for a file at the top."""
-        head, slash, _ = self.path.partition("/")
-        return head if slash else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Source):
     """A source folder: every entry and every folder below ``root``, each sorted by relative path."""
 
     root: str
     entries: list[Entry]
     folders: list[str]
+
+    @property
+    def base(self) -> str:
+        """The folder itself."""
+        return self.root
+
+    def read(self, entry: Entry) -> bytes:
+        """One read if the file still has its size. (Twice as fast as ``Path.read_bytes``.)"""
+        return read_file(self._path(entry), entry.size)
+
+    def open(self, entry: Entry) -> IOBase:
+        """The open file."""
+        return open(self._path(entry), "rb", buffering=0)  # noqa: PTH123
+
+    def _path(self, entry: Entry) -> str:
+        return f"{self.root.rstrip(os.sep)}{os.sep}{entry.path}"
+
+
+def read_file(path: str, size: int) -> bytes:
+    """The whole file, one read if it still has ``size`` bytes."""
+    descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        data = os.read(descriptor, size + 1)
+        if len(data) != size:
+            while more := os.read(descriptor, _BLOCK):
+                data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def list_folder(source: str | os.PathLike[str]) -> Listing:
@@ -72,19 +76,16 @@ def list_folder(source: str | os.PathLike[str]) -> Listing:
             path = f"{folder}/{item.name}" if folder else item.name
             why_not = _refuse_link(root, item, linked) if item.is_symlink() else ""
             if why_not:
-                entries.append(Entry(path, "skipped", 0, why_not))
+                entries.append(Entry(path, "skipped", 0, why_not, top_folder(path)))
             elif item.is_dir():
                 folders.append(path)
                 waiting.append((path, linked or item.is_symlink()))
             elif item.is_file():
-                entries.append(Entry(path, _kind(item.name), item.stat().st_size))
+                entries.append(Entry(path, kind_of(item.name), item.stat().st_size, "", top_folder(path)))
             else:
-                entries.append(Entry(path, "skipped", 0, "neither file nor folder (a pipe, socket or device)"))
-    if not any(entry.kind == "image" for entry in entries):
-        raise SourceError(
-            f"expected at least one image below {os.fspath(source)!r}, found {len(entries)} file(s) and none with an "
-            f"image suffix: give the folder that holds the class folders ({', '.join(sorted(IMAGE_SUFFIXES))})."
-        )
+                why_not = "neither file nor folder (a pipe, socket or device)"
+                entries.append(Entry(path, "skipped", 0, why_not, top_folder(path)))
+    require_images(entries, os.fspath(source))
     return Listing(root, sorted(entries, key=lambda entry: entry.path), sorted(folders))
 
 
@@ -97,10 +98,6 @@ def _items(root: str, folder: str) -> Iterator[os.DirEntry[str]]:
         raise SourceError(
             f"expected to list the folder {where!r}, got {error.strerror}: fix its permissions."
         ) from error
-
-
-def _kind(name: str) -> Kind:
-    return "image" if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES else "other"  # noqa: PTH122
 
 
 def _refuse_link(root: str, item: os.DirEntry[str], below_link: bool) -> str:

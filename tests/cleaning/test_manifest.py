@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from puretransforms.cleaning.manifest import Layout, claim, describe, new_row, read_rows, to_line
+from puretransforms.cleaning.names import RUN, STATE
 from puretransforms.cleaning.purifier import weights_sha256
 from puretransforms.data.folder import Entry, Listing
 from puretransforms.errors import ManifestMismatchError
@@ -18,7 +19,8 @@ LISTING = Listing("/somewhere", [Entry("a/1.png", "image", 10), Entry("b.txt", "
 )
 def test_any_name_comes_back_as_its_bytes(tmp_path, raw):
     (tmp_path / "rows").write_bytes(to_line(new_row(os.fsdecode(raw), "a", 3)) * 2)
-    rows = list(read_rows(tmp_path / "rows"))
+    with (tmp_path / "rows").open("rb") as lines:
+        rows = list(read_rows(lines))
     assert [os.fsencode(row["path"]) for row in rows] == [raw, raw]
     assert rows[0]["unit"] == 3
     assert (tmp_path / "rows").read_bytes().isascii()
@@ -56,17 +58,17 @@ def test_a_claim_holds_and_other_configurations_are_refused(tmp_path):
     layout = Layout(tmp_path / "out")
     run = describe(LISTING, torch.nn.Identity(), 0, 10)
     claim(layout, run)
-    before = layout.run.read_bytes()
+    before = layout.store.read(RUN)
     claim(layout, run)
     other = run | {"seed": 1, "versions": run["versions"] | {"torch": "0.1"}}
     with pytest.raises(ManifestMismatchError, match=r"seed, versions\.torch differ \(seed was 0, is 1\)"):
         claim(layout, other)
-    assert layout.run.read_bytes() == before
+    assert layout.store.read(RUN) == before
 
 
 def test_two_ranks_may_claim_at_once(tmp_path):
     layout = Layout(tmp_path / "out")
     run = describe(LISTING, torch.nn.Identity(), 0, 10)
-    layout.mark(0).parent.mkdir(parents=True)  # the other rank is between its first folder and run.json
+    layout.store.make(f"{STATE}/units")  # the other rank is between its first folder and run.json
     claim(layout, run)
-    assert layout.run.exists()
+    assert layout.store.exists(RUN)

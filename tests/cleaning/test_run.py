@@ -343,12 +343,12 @@ def test_other_things_that_are_not_purified_are_named(source, tmp_path, purifier
 
 
 def test_unreadable_files_are_noted(source, tmp_path, purifier, monkeypatch):
-    from puretransforms.cleaning import steps
+    from puretransforms.data import folder
 
     def refuse(path, size):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(steps, "read_file", refuse)
+    monkeypatch.setattr(folder, "read_file", refuse)
     with pytest.warns(UntouchedImageWarning, match=r"24 link\(s\) or file\(s\) were not read"):
         result = quietly(source, tmp_path / "out", purifier)
     assert result.counts == {"skipped": 24, "copied": 1}

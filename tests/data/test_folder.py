@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from puretransforms.data.folder import list_folder
+from puretransforms.data.folder import list_folder, read_file
 from puretransforms.errors import SourceError
 
 
@@ -154,3 +154,9 @@ def test_refuses_a_folder_that_it_cannot_list(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(SourceError, match="to list the folder 'b', got Permission denied"):
         list_folder(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 5, 99])
+def test_a_file_is_read_to_its_end_whatever_its_size_was(tmp_path, size):
+    (tmp_path / "a").write_bytes(b"0123456789")
+    assert read_file(str(tmp_path / "a"), size) == b"0123456789"

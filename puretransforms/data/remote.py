@@ -1,0 +1,94 @@
+"""Object stores (``s3://``, ``gs://``, ``memory://``, whatever fsspec knows): patient reading, and a tree as a source.
+
+Stores fail now and then. Each request is tried six times, with pauses that double from 0.1 s; what can never succeed
+(no such object, no permission) is raised at once.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import MissingExtraError, SourceError, StoreError
+from .source import Entry, Source, kind_of, require_images, top_folder
+
+_TRIES = 6
+_FIRST_PAUSE = 0.1  # seconds
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def is_remote(source: Any) -> bool:
+    """Is ``source`` a URL of an object store, rather than a path? ``file://`` is none."""
+    return isinstance(source, str) and "://" in source and not source.startswith("file://")
+
+
+def retried(what: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """``function(*args, **options)``, tried again after a failure that may pass.
+
+    Args:
+        what: what is done, for the message: ``"write s3://bucket/a.png"``.
+
+    Raises:
+        StoreError: it failed six times, or for good.
+    """
+    for trial in range(_TRIES):
+        try:
+            return function(*args, **options)
+        except _FINAL as error:
+            raise _failed(what, error, "check the address and the credentials") from error
+        except OSError as error:
+            if trial == _TRIES - 1:
+                again = f"it failed {_TRIES} times; run the same command again, it goes on where it was"
+                raise _failed(what, error, again) from error
+            time.sleep(_FIRST_PAUSE * 2**trial)
+    raise AssertionError("unreachable")
+
+
+def _failed(what: str, error: OSError, advice: str) -> StoreError:
+    return StoreError(f"expected to {what}, got {type(error).__name__}: {error}: {advice}.")
+
+
+def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """``(fsspec file system, path in it)`` of a URL; connections are shared within a process, never across a fork.
+
+    Raises:
+        MissingExtraError: fsspec, or the package for this kind of store, is not installed.
+    """
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:
+        raise MissingExtraError(
+            f"expected a package that reads {url.partition('://')[0]}:// addresses, got {error}: "
+            "pip install 'puretransforms[s3]' for S3, gcsfs for gs://."
+        ) from error
+
+
+class RemoteFolder(Source):
+    """Every object below ``url``, sorted by path, with the class folders of an ``ImageFolder``.
+
+    Raises:
+        SourceError: nothing there, or no image.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        self.root = self.base = url.rstrip("/")
+        self.options = dict(options or {})
+        files, top = file_system(self.root, self.options)
+        found = retried(f"list {self.root}", files.find, top, detail=True, withdirs=False)
+        prefix = top.rstrip("/") + "/"
+        paths = {path.removeprefix(prefix): info for path, info in found.items() if path.startswith(prefix)}
+        if not paths:
+            raise SourceError(f"expected images below {url!r}, found nothing: check the address.")
+        self.entries = [
+            Entry(path, kind_of(path), int(paths[path]["size"] or 0), "", top_folder(path)) for path in sorted(paths)
+        ]
+        self.folders = sorted({os.path.dirname(path) for path in paths} - {""})  # noqa: PTH120
+        require_images(self.entries, url)
+
+    def read(self, entry: Entry) -> bytes:
+        """One request."""
+        files, top = file_system(self.root, self.options)
+        address = f"{top.rstrip('/')}/{entry.path}"
+        return retried(f"read {self.root}/{entry.path}", files.cat_file, address)
