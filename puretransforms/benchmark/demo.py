@@ -20,7 +20,7 @@ from ..train.settings import DIGITS_SETTING, ClassifierSetting
 from ..transforms.coin import COINInterpolate
 from .digits import LabelledImages, load_digits
 from .folder import load_image_folder
-from .run import Row, recovery, run_case, summarize
+from .outcome import Row, recovery, run_case, summarize
 
 RESULTS = "demo.json"
 _MADE_HERE = ("clean", "poisoned", "purified", "purified.quarantine", "report.html", RESULTS)

@@ -1,106 +1,160 @@
-"""One case of a benchmark: train a classifier on some data, test it after every epoch."""
+"""Run a case of the benchmark to a frozen :class:`Result`: poison, purify, train, test."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from statistics import mean, stdev
+from dataclasses import dataclass, replace
+from typing import Any
 
-from ..train.classifier import Transform, evaluate
+import torch
+from torch import Tensor, nn
+
+from ..train.classifier import predict
 from ..train.settings import ClassifierSetting
+from .attacks import Attacked, find_attack
+from .cases import Case
+from .defences import Defence, find_defence
 from .digits import LabelledImages
+from .fidelity import Fidelity, measure_fidelity
+from .outcome import run_case
+from .sources import fingerprint
+from .store import Store
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How well training went; accuracies are fractions.
+class Result:
+    """What came of a case; accuracies are fractions of clean test images, one for each epoch.
 
-    Both ``last`` and ``peak`` matter: several poisons are weak under early stopping, which needs clean test data
-    (Sandoval-Segura et al. 2022, arXiv 2204.08615).
+    ``success`` is the share of triggered test images (backdoor) or of targets (targeted attack) that the network takes
+    for what the attacker wants, one for each epoch, empty for other attacks; ``success_by_class`` is the last of them
+    by true class.
     """
 
-    data: str
+    poison: str
+    purifier: str
     setting: str
     seed: int
-    train: float  # on the training data, last epoch
-    test: list[float]  # on clean test data, after each epoch
+    kind: str
+    test: list[float]
+    train: float  # on the training data as the network saw them, last epoch
+    success: list[float]
+    success_by_class: dict[str, float]
     seconds: float  # of training, without the tests
 
     @property
-    def last(self) -> float:
-        """Test accuracy after the last epoch."""
-        return self.test[-1]
-
-    @property
-    def peak(self) -> float:
-        """Best test accuracy of all epochs."""
-        return max(self.test)
+    def case(self) -> Case:
+        """The case that this is the result of."""
+        return Case(self.poison, self.purifier, self.setting, self.seed)
 
 
-def run_case(
-    data: str,
-    train: LabelledImages,
-    test: LabelledImages,
-    setting: ClassifierSetting,
-    *,
-    seed: int,
-    transform: Transform | None = None,
-    num_classes: int = 10,
-    device: str | None = None,
-) -> Outcome:
-    """Train by ``setting`` on ``train``, each batch through ``transform``; the test images stay as they are."""
-    model, records = setting.train(
-        train.images, train.targets, num_classes=num_classes, seed=seed, transform=transform, device=device
-    )
-    seconds, accuracies, record = 0.0, [], None
-    for record in records:
-        seconds += record.seconds
-        accuracies.append(evaluate(model, test.images, test.targets, device=device))
-    return Outcome(data, setting.name, seed, record.accuracy, accuracies, seconds)
+class Bench:
+    """The data of a benchmark, and what its cases share: each poisoned and purified set is made once.
+
+    Args:
+        train, test: clean.
+        device: where to purify and train.
+        store: where sets are kept.
+    """
+
+    def __init__(
+        self, train: LabelledImages, test: LabelledImages, *, device: str = "cpu", store: Store | None = None
+    ) -> None:
+        self.train, self.test = train, test
+        self.device = device
+        self.store = store or Store()
+        self.num_classes = int(max(train.targets.max(), test.targets.max())) + 1
+        self.fingerprint = fingerprint(train, test)
+
+    def run(self, case: Case, setting: ClassifierSetting) -> Result:
+        """Train and test; the purifier sees the training images alone."""
+        attack, _ = find_attack(case.poison)
+        defence, _ = find_defence(case.purifier)
+        attacked = self.attacked(case.poison)
+        victim = LabelledImages(self._stored(case, defence, attacked), attacked.targets)
+        made = None if defence.place in ("nowhere", "stored") else self._defence(case.purifier, attacked)
+        if defence.place == "before":
+            setting = replace(setting, augment=_before(made, setting.augment))
+        success = _Success(attacked, self.num_classes)
+        outcome = run_case(
+            case.poison,
+            victim,
+            self.test,
+            setting,
+            seed=case.seed,
+            transform=made if defence.place == "after" else None,
+            adapt=made if defence.place == "step" else None,
+            num_classes=self.num_classes,
+            device=self.device,
+            probe=success if len(attacked.wanted) else None,
+        )
+        return Result(
+            case.poison,
+            case.purifier,
+            case.setting,
+            case.seed,
+            attack.kind,
+            outcome.test,
+            outcome.train,
+            success.shares,
+            success.by_class,
+            outcome.seconds,
+        )
+
+    def fidelity(self, poison: str, purifier: str, sample: int = 500) -> Fidelity | None:
+        """What the purifier does to (at most ``sample`` of the) poisoned images; ``None`` if it changes no image."""
+        defence, _ = find_defence(purifier)
+        if defence.place == "step":
+            return None
+        attacked = self.attacked(poison)
+        rows = (attacked.mask.nonzero()[:, 0] if attacked.mask.any() else torch.arange(len(self.train)))[:sample]
+        transform = self._defence(purifier, attacked)
+        return measure_fidelity(
+            poison, purifier, transform, self.train.images[rows].to(self.device), attacked.images[rows].to(self.device)
+        )
+
+    def attacked(self, poison: str) -> Attacked:
+        """The training set under this attack."""
+        attack, options = find_attack(poison)
+
+        def make() -> dict[str, Tensor]:
+            return vars(attack.make(self.train, self.test, self.num_classes, **options))
+
+        return Attacked(**self.store.get([self.fingerprint, poison], make))
+
+    def _stored(self, case: Case, defence: Defence, attacked: Attacked) -> Tensor:
+        if defence.place != "stored":
+            return attacked.images
+
+        def make() -> dict[str, Tensor]:
+            transform = self._defence(case.purifier, attacked)
+            parts = attacked.images.split(1000)
+            return {"images": torch.cat([transform(part.to(self.device)).cpu() for part in parts])}
+
+        return self.store.get([self.fingerprint, case.poison, case.purifier], make)["images"]
+
+    def _defence(self, purifier: str, attacked: Attacked) -> Any:
+        defence, weights = find_defence(purifier)
+        return defence.make(LabelledImages(attacked.images, attacked.targets), self.num_classes, weights)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One kind of data over its seeds, in percent: means, and sample standard deviations (0 for one seed)."""
+class _Success:
+    """Asks the network after each epoch what it takes the attacker's test images for."""
 
-    data: str
-    seeds: int
-    last: float
-    last_std: float
-    peak: float
-    peak_std: float
-    train: float
-    seconds: float
+    def __init__(self, attacked: Attacked, num_classes: int) -> None:
+        self.attacked = attacked
+        self.shares: list[float] = []
+        self.by_class: dict[str, float] = {}
 
-
-def summarize(outcomes: Iterable[Outcome]) -> list[Row]:
-    """One row for each kind of data, in the order of first appearance."""
-    groups: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        groups.setdefault(outcome.data, []).append(outcome)
-    return [_row(data, group) for data, group in groups.items()]
+    def __call__(self, model: nn.Module) -> None:
+        attacked = self.attacked
+        hits = (predict(model, attacked.triggered) == attacked.wanted).double()
+        self.shares.append(float(hits.mean()))
+        classes = attacked.truth.unique().tolist()
+        self.by_class = {str(label): float(hits[attacked.truth == label].mean()) for label in classes}
 
 
-def recovery(rows: Iterable[Row], purified: str, clean: str = "clean", poisoned: str = "poisoned") -> str:
-    """One sentence: the share of the accuracy lost to the poison (last epoch) that purification wins back."""
-    last = {row.data: row.last for row in rows}
-    lost, back = last[clean] - last[poisoned], last[purified] - last[poisoned]
-    if lost <= 0:
-        return f"{purified}: {back:+.1f} points; the poison cost nothing ({0 - lost:+.1f} points)"
-    return f"{purified}: {back:+.1f} points, {back / lost:.0%} of the {lost:.1f} that the poison cost"
+def _before(transform: Any, augment: Any) -> Any:
+    """``transform`` on the float images, then ``augment``, both in ``0 .. 255``."""
 
+    def both(images: Tensor, generator: torch.Generator) -> Tensor:
+        x = transform(images.float().div_(255)).mul_(255)
+        return x if augment is None else augment(x, generator)
 
-def _row(data: str, group: list[Outcome]) -> Row:
-    last, peak = ([100 * value for value in values] for values in zip(*((o.last, o.peak) for o in group), strict=True))
-    return Row(
-        data=data,
-        seeds=len(group),
-        last=mean(last),
-        last_std=_spread(last),
-        peak=mean(peak),
-        peak_std=_spread(peak),
-        train=mean(100 * outcome.train for outcome in group),
-        seconds=mean(outcome.seconds for outcome in group),
-    )
-
-
-def _spread(values: list[float]) -> float:
-    return stdev(values) if len(values) > 1 else 0.0
+    return both

@@ -3,22 +3,25 @@
 import torch
 from torch.nn.functional import pad
 
-from .shapes import Tensor, UInt8
+from .shapes import Float, Tensor, UInt8
 
 
 def random_crop_flip(
-    images: UInt8[Tensor, "b c h w"], generator: torch.Generator, padding: int = 4, flip: bool = True
-) -> UInt8[Tensor, "b c h w"]:
+    images: UInt8[Tensor, "b c h w"] | Float[Tensor, "b c h w"],
+    generator: torch.Generator,
+    padding: int = 4,
+    flip: bool = True,
+) -> UInt8[Tensor, "b c h w"] | Float[Tensor, "b c h w"]:
     """A random window of each zero-padded image, mirrored left-right with probability 1/2 (He et al. 2016).
 
     Args:
-        images: uint8 ``[B, C, H, W]``.
+        images: uint8 or float ``[B, C, H, W]``.
         generator: on the CPU whatever the device of ``images``, so that a seed gives the same crops everywhere.
         padding: zeros added on each side, in pixels; the window keeps the size of the image.
         flip: mirror half of them; off for digits and letters.
 
     Returns:
-        uint8 ``[B, C, H, W]``, in ``channels_last`` memory format.
+        ``[B, C, H, W]`` of the same dtype, in ``channels_last`` memory format.
     """
     batch, _, height, width = images.shape
     top, left = torch.randint(2 * padding + 1, (2, batch, 1), generator=generator)

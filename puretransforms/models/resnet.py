@@ -44,9 +44,10 @@ class ResNet18(nn.Module):
     Args:
         num_classes: number of logits ``K``.
         width: channels of the stem and of the first stage, ``w`` above.
+        blocks: in each stage; with 1 it is called ResNet-10 and costs half.
     """
 
-    def __init__(self, num_classes: int = 10, *, width: int = 64) -> None:
+    def __init__(self, num_classes: int = 10, *, width: int = 64, blocks: int = 2) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
@@ -55,8 +56,8 @@ class ResNet18(nn.Module):
         for stage in range(4):
             out_channels = width << stage
             stride = 1 if stage == 0 else 2
-            blocks = BasicBlock(channels, out_channels, stride), BasicBlock(out_channels, out_channels, 1)
-            stages.append(nn.Sequential(*blocks))
+            first = BasicBlock(channels, out_channels, stride)
+            stages.append(nn.Sequential(first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1))))
             channels = out_channels
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(channels, num_classes)

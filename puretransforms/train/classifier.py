@@ -17,6 +17,7 @@ from ..functional.shapes import Float, Int, Tensor
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Transform = Callable[[Tensor], Tensor]
+Adapt = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 Precision = torch.dtype | Literal["auto"] | None
 
 
@@ -48,6 +49,7 @@ def train_classifier(
     label_smoothing: float = 0.0,
     augment: Augment | None = random_crop_flip,
     transform: Transform | None = None,
+    adapt: Adapt | None = None,
     seed: int = 0,
     dtype: Precision = "auto",
     device: torch.device | str | None = None,
@@ -65,10 +67,13 @@ def train_classifier(
         max_lr: peak of the OneCycle schedule (Smith & Topin 2018), reached after 30 % of the steps.
         weight_decay, momentum: of SGD with Nesterov momentum.
         label_smoothing: of the cross-entropy.
-        augment: ``(uint8 batch, CPU generator) -> uint8 batch``; ``None`` for none.
+        augment: ``(uint8 batch, CPU generator) -> batch`` in ``0 .. 255`` of any dtype; ``None`` for none.
         transform: applied after it to the float batch ``[B, C, H, W]`` in ``[0, 1]``, e.g. a purifier used online.
-        seed: fixes order, augmentation, and whatever ``transform`` and ``model`` draw from torch's global generators,
-            which are left as they were found. Reruns on a CPU with the same number of threads are bit-equal.
+        adapt: ``(model, batch, labels) -> (batch, targets)``, last of all: adversarial training, mixing of samples.
+            Targets are labels ``[B]``, or probabilities ``[B, K]``, whose largest then counts as the right answer.
+        seed: fixes order, augmentation, and whatever ``transform``, ``adapt`` and ``model`` draw from torch's global
+            generators, which are left as they were found. Reruns on a CPU with the same number of threads are
+            bit-equal.
         dtype: of autocast; ``None`` for full precision; ``"auto"`` is bfloat16 where the hardware has it.
         device: where to train; ``None`` for where the model is.
 
@@ -96,12 +101,14 @@ def train_classifier(
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         with _autocast(device, dtype):
+            if adapt is not None:
+                x, y = adapt(model, x, y)
             logits = model(x)
         loss = cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        hits = (logits.detach().argmax(1) == y).sum()
+        hits = (logits.detach().argmax(1) == (y if y.ndim == 1 else y.argmax(1))).sum()
         return torch.stack([loss.detach().double() * len(y), hits.double()])
 
     for epoch in range(1, epochs + 1):

@@ -10,7 +10,7 @@ from torch import nn
 from ..functional.augment import random_crop_flip
 from ..functional.shapes import Tensor
 from ..models.resnet import ResNet18, SmallConvNet
-from .classifier import Augment, EpochRecord, Transform, train_classifier
+from .classifier import Adapt, Augment, EpochRecord, Transform, train_classifier
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class ClassifierSetting:
         num_classes: int = 10,
         seed: int = 0,
         transform: Transform | None = None,
+        adapt: Adapt | None = None,
         device: torch.device | str | None = None,
     ) -> tuple[nn.Module, Iterator[EpochRecord]]:
         """A fresh model, initialised by ``seed``, and the generator that trains it."""
@@ -52,6 +53,7 @@ class ClassifierSetting:
             label_smoothing=self.label_smoothing,
             augment=self.augment,
             transform=transform,
+            adapt=adapt,
             seed=seed,
             device=device,
         )

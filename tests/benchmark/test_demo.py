@@ -12,7 +12,7 @@ from torchvision.datasets import ImageFolder
 from puretransforms.benchmark.demo import run_demo
 from puretransforms.benchmark.digits import load_digits
 from puretransforms.benchmark.folder import load_image_folder
-from puretransforms.benchmark.run import Row
+from puretransforms.benchmark.outcome import Row
 from puretransforms.errors import SourceError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.convolution import CUDA

@@ -1,0 +1,148 @@
+"""The poisons of the benchmark by name, and the poisoned data set that each makes of a clean one."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from ..errors import BenchmarkError, LabelError
+from ..functional.shapes import Bool, Int, Tensor, UInt8
+from ..poisons.autoregressive import AR
+from ..poisons.backdoor import Backdoor
+from ..poisons.badnets import BadNets
+from ..poisons.base import Poison
+from ..poisons.blend import Blend
+from ..poisons.bpp import BPP
+from ..poisons.convolution import CUDA, HUDA, VUDA
+from ..poisons.dataset import PoisonedDataset
+from ..poisons.em import EMClasswise, EMSamplewise
+from ..poisons.lsp import LSP
+from ..poisons.noise import ClasswiseNoise, SamplewiseNoise
+from ..poisons.ops import OPS
+from ..poisons.sig import SIG
+from ..poisons.wanet import WaNet
+from .digits import LabelledImages
+
+CLEAN = "clean"
+_BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A data set under attack, and the test images on which the attacker wants to win.
+
+    Attributes:
+        images, targets: what the victim is given to train on, uint8 ``[N, C, H, W]`` and int64 ``[N]``.
+        mask: bool ``[N]``, the samples that the attacker changed.
+        triggered: uint8 ``[M, C, H, W]``, test images as the attacker will show them: with the trigger of a backdoor,
+            or the one target of a targeted attack. ``M = 0`` for an attack on the accuracy itself.
+        wanted, truth: int64 ``[M]``, the classes that the attacker wants them to be taken for, and the true ones.
+    """
+
+    images: UInt8[Tensor, "n c h w"]
+    targets: Int[Tensor, " n"]
+    mask: Bool[Tensor, " n"]
+    triggered: UInt8[Tensor, "m c h w"]
+    wanted: Int[Tensor, " m"]
+    truth: Int[Tensor, " m"]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One row of the benchmark: ``make(train, test, num_classes, **options) -> Attacked``."""
+
+    kind: str  # "availability", "backdoor" or "targeted"
+    make: Callable[..., Attacked]
+
+
+def poison_with(
+    poison_class: Callable[..., Poison],
+    train: LabelledImages,
+    test: LabelledImages,
+    num_classes: int,
+    *,
+    rate: float = 1.0,
+    **options: object,
+) -> Attacked:
+    """Poison a share of ``train``; a poison that must see the data first is fitted on it."""
+    poison = poison_class(num_classes=num_classes, **options)
+    if poison.needs_fit:
+        poison.fit(train.images, train.targets)
+    dataset = PoisonedDataset(train, poison, rate=rate)
+    images = torch.empty_like(train.images)
+    for i in range(0, len(train), _BLOCK):
+        block = list(range(i, min(i + _BLOCK, len(train))))
+        images[block] = torch.stack([image for image, _ in dataset.__getitems__(block)])
+    goal = triggered_test(poison, test) if isinstance(poison, Backdoor) else no_goal(train)
+    return Attacked(images, dataset.targets, dataset.mask | dataset.cover_mask, *goal)
+
+
+def triggered_test(poison: Backdoor, test: LabelledImages) -> tuple[Tensor, Tensor, Tensor]:
+    """``triggered, wanted, truth`` of the test images whose true class is not already the wanted one."""
+    wanted = poison.wanted(test.targets)
+    kept = wanted != test.targets
+    if not kept.any():
+        raise LabelError(f"expected test images of other classes than the target {poison.target}, got none.")
+    images = torch.cat([poison.trigger(part) for part in test.images[kept].split(_BLOCK)])
+    return images, wanted[kept], test.targets[kept]
+
+
+def no_goal(train: LabelledImages) -> tuple[Tensor, Tensor, Tensor]:
+    """``triggered, wanted, truth`` of an attack that aims at no test image in particular."""
+    return train.images[:0], train.targets[:0], train.targets[:0]
+
+
+def _untouched(train: LabelledImages, test: LabelledImages, num_classes: int) -> Attacked:
+    return Attacked(train.images, train.targets, torch.zeros(len(train), dtype=torch.bool), *no_goal(train))
+
+
+def _availability(poison_class: Callable[..., Poison], **preset: object) -> Attack:
+    return Attack("availability", partial(poison_with, poison_class, **preset))
+
+
+def _backdoor(poison_class: Callable[..., Poison], **preset: object) -> Attack:
+    return Attack("backdoor", partial(poison_with, poison_class, **preset))
+
+
+ATTACKS: dict[str, Attack] = {
+    CLEAN: Attack("availability", _untouched),
+    "ar": _availability(AR),
+    "badnets": _backdoor(BadNets, rate=0.1),
+    "blend": _backdoor(Blend, rate=0.1),
+    "bpp": _backdoor(BPP, rate=0.1),
+    "classwise": _availability(ClasswiseNoise),
+    "cuda": _availability(CUDA),
+    "em_classwise": _availability(EMClasswise),
+    "em_samplewise": _availability(EMSamplewise),
+    "huda": _availability(HUDA),
+    "lsp": _availability(LSP),
+    "ops": _availability(OPS),
+    "samplewise": _availability(SamplewiseNoise),
+    "sig": _backdoor(SIG, rate=0.05),
+    "vuda": _availability(VUDA),
+    "wanet": _backdoor(WaNet, rate=0.1),
+}
+"""A new poison is one line here. A targeted attack gives a ``make`` of its own, with the target as ``triggered``."""
+
+
+def find_attack(spec: str) -> tuple[Attack, dict[str, object]]:
+    """The attack and the options of ``name`` or ``name:option=value:option=value``, values in JSON or plain text.
+
+    Raises:
+        BenchmarkError: no such attack, or an option that is no ``option=value``.
+    """
+    name, *options = spec.split(":")
+    if name not in ATTACKS:
+        raise BenchmarkError(f"expected a poison among {', '.join(ATTACKS)}, got {name!r}.")
+    given = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise BenchmarkError(f"expected options of a poison as name:option=value, got {spec!r}.")
+        try:
+            given[key] = json.loads(value)
+        except ValueError:
+            given[key] = value
+    return ATTACKS[name], given

@@ -1,0 +1,137 @@
+"""The results as tables: Markdown for people, JSON for programs, and two pictures."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+from .fidelity import Fidelity
+from .outcome import spread
+from .plot import matrix_svg, scatter_svg
+from .run import Result
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One poison under one purifier over the seeds; accuracies and success in percent, spreads are sample deviations.
+
+    ``success`` is the mean over seeds; ``success_worst`` the mean over seeds of the most successful class (by true
+    class).
+    """
+
+    poison: str
+    purifier: str
+    setting: str
+    kind: str
+    seeds: int
+    last: float
+    last_std: float
+    peak: float
+    peak_std: float
+    train: float
+    success: float | None
+    success_std: float | None
+    success_worst: float | None
+    seconds: float
+
+
+def cells(results: Iterable[Result]) -> list[Cell]:
+    """One cell for each poison, purifier and setting, in the order of first appearance."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.poison, result.purifier, result.setting), []).append(result)
+    return [_cell(group) for group in groups.values()]
+
+
+def _cell(group: Sequence[Result]) -> Cell:
+    last, peak = [100 * r.test[-1] for r in group], [100 * max(r.test) for r in group]
+    success = [100 * r.success[-1] for r in group if r.success]
+    worst = [100 * max(r.success_by_class.values()) for r in group if r.success_by_class]
+    first = group[0]
+    return Cell(
+        first.poison,
+        first.purifier,
+        first.setting,
+        first.kind,
+        len(group),
+        mean(last),
+        spread(last),
+        mean(peak),
+        spread(peak),
+        mean(100 * r.train for r in group),
+        mean(success) if success else None,
+        spread(success) if success else None,
+        mean(worst) if worst else None,
+        mean(r.seconds for r in group),
+    )
+
+
+def write_report(out: str | Path, results: Iterable[Result], fidelity: Iterable[Fidelity]) -> str:
+    """Write ``report.md``, ``report.json``, ``accuracy.svg`` and ``fidelity.svg`` into ``out``; gives the Markdown."""
+    out, table, measured = Path(out), cells(results), list(fidelity)
+    out.mkdir(parents=True, exist_ok=True)
+    text = markdown(table, measured)
+    (out / "report.md").write_text(text)
+    report = {"cells": [asdict(cell) for cell in table], "fidelity": [asdict(line) for line in measured]}
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    values = {(cell.poison, cell.purifier): cell.last for cell in table}
+    (out / "accuracy.svg").write_text(matrix_svg(values, "test accuracy in %, last epoch"))
+    points = [
+        (line.psnr_clean, values[line.poison, line.purifier], line.purifier, line.poison)
+        for line in measured
+        if line.psnr_clean is not None and (line.poison, line.purifier) in values
+    ]
+    (out / "fidelity.svg").write_text(
+        scatter_svg(points, "PSNR of purified clean images in dB", "test accuracy in %, last epoch")
+    )
+    return text
+
+
+def markdown(table: Sequence[Cell], fidelity: Sequence[Fidelity]) -> str:
+    """All tables that there is something to say in."""
+    parts = [
+        _matrix("Test accuracy, last epoch", table, lambda c: _number(c.last, c.last_std)),
+        _matrix("Test accuracy, best epoch", table, lambda c: _number(c.peak, c.peak_std)),
+    ]
+    aimed = [cell for cell in table if cell.success is not None]
+    if aimed:
+        parts.append(_matrix("Attack success", aimed, lambda c: _number(c.success, c.success_std)))
+        worst = [cell for cell in aimed if cell.success_worst is not None]
+        parts.append(_matrix("Attack success, class where it is highest", worst, lambda c: f"{c.success_worst:.1f}"))
+    if fidelity:
+        parts.append(_fidelity_table(fidelity))
+    seeds = sorted({cell.seeds for cell in table})
+    note = f"Percent; mean and sample standard deviation over {' or '.join(map(str, seeds))} seed(s)."
+    return "\n\n".join([note, *parts]) + "\n"
+
+
+def _matrix(title: str, table: Sequence[Cell], write: Callable[[Cell], str]) -> str:
+    columns = list(dict.fromkeys(cell.purifier for cell in table))
+    found = {(cell.poison, cell.purifier): write(cell) for cell in table}
+    rows = [f"**{title}**", "", f"| poison | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for poison in dict.fromkeys(cell.poison for cell in table):
+        rows.append(f"| {poison} | {' | '.join(found.get((poison, column), '') for column in columns)} |")
+    return "\n".join(rows)
+
+
+def _fidelity_table(fidelity: Sequence[Fidelity]) -> str:
+    rows = [
+        "**What the purifier does to the images** (dB; gain 1: the perturbation passes whole, 0: nothing of it does)",
+        "",
+        "| poison | purifier | PSNR x', x | PSNR P(x'), x | SSIM P(x'), x | PSNR P(x), x | SSIM P(x), x | gain |",
+        "|---" * 8 + "|",
+    ]
+    for f in fidelity:
+        gain = "" if f.gain is None else f"{f.gain:.3f}"
+        numbers = _db(f.psnr_poisoned), _db(f.psnr), f"{f.ssim:.3f}", _db(f.psnr_clean), f"{f.ssim_clean:.3f}", gain
+        rows.append(f"| {f.poison} | {f.purifier} | {' | '.join(numbers)} |")
+    return "\n".join(rows)
+
+
+def _db(value: float | None) -> str:
+    return "∞" if value is None else f"{value:.2f}"
+
+
+def _number(value: float, deviation: float) -> str:
+    return f"{value:.1f} ± {deviation:.1f}"

@@ -1,0 +1,77 @@
+"""The data of a benchmark in memory: digits, an archive, or folders."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import SourceError
+from .digits import LabelledImages, load_digits
+from .folder import load_image_folder
+
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def load_data(source: str | Path | None) -> tuple[LabelledImages, LabelledImages]:
+    """``(train, test)``.
+
+    Args:
+        source: ``None`` for the digits of scikit-learn; a folder with ``train`` and ``test`` in it, each with a folder
+            of images per class; or an ``.npz`` with uint8 ``x_train, x_test [N, H, W, 3]`` and integers
+            ``y_train, y_test [N]``.
+
+    Raises:
+        SourceError: none of these.
+    """
+    if source is None:
+        return load_digits()
+    path = Path(source)
+    if path.is_dir():
+        train, test = load_image_folder(path / "train"), load_image_folder(path / "test")
+        if train.classes != test.classes:
+            raise SourceError(f"expected the same classes in train and test, got {train.classes} and {test.classes}.")
+        return train, test
+    return _load_npz(path)
+
+
+def part_of(data: LabelledImages, size: int | None) -> LabelledImages:
+    """A random part, the same at every call, in the order of the whole; all of it for ``None``."""
+    if size is None or size == len(data):
+        return data
+    if not 0 < size <= len(data):
+        raise SourceError(f"expected at least {size} images, got {len(data)}: give more data, or ask for fewer.")
+    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:size].sort().values
+    return LabelledImages(data.images[rows], data.targets[rows], data.classes)
+
+
+def fingerprint(*parts: LabelledImages) -> str:
+    """Sixteen hexadecimal digits that say which images and labels these are."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(str(tuple(part.images.shape)).encode())
+        digest.update(part.images.contiguous().numpy())
+        digest.update(part.targets.contiguous().numpy())
+    return digest.hexdigest()[:16]
+
+
+def _load_npz(path: Path) -> tuple[LabelledImages, LabelledImages]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            x_train, y_train, x_test, y_test = (archive[name] for name in _ARRAYS)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SourceError(
+            f"expected a folder with train and test in it, or an .npz with {', '.join(_ARRAYS)}, got {path}: {error}."
+        ) from error
+    return _labelled(path, x_train, y_train), _labelled(path, x_test, y_test)
+
+
+def _labelled(path: Path, x: np.ndarray, y: np.ndarray) -> LabelledImages:
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or y.shape != x.shape[:1] or y.dtype.kind not in "iu":
+        raise SourceError(
+            f"expected uint8 images [N, H, W, 3] and an integer label for each in {path}, got {x.dtype} "
+            f"{list(x.shape)} and {y.dtype} {list(y.shape)}."
+        )
+    images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
+    return LabelledImages(images, torch.from_numpy(y.astype(np.int64)))

@@ -1,0 +1,59 @@
+"""The grid is data: what is in it, in which order; every preset can be built as it stands."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from puretransforms.benchmark.attacks import find_attack
+from puretransforms.benchmark.cases import PRESETS, Case, Preset
+from puretransforms.benchmark.defences import find_defence
+from puretransforms.train.settings import DIGITS_SETTING
+
+
+def preset(**changes: object) -> Preset:
+    return replace(Preset("p", DIGITS_SETTING, ("clean", "lsp"), ("none", "gray"), seeds=(0, 1)), **changes)
+
+
+def test_all_of_a_seed_before_the_next() -> None:
+    cases = list(preset().cases())
+    assert [case.seed for case in cases] == [0] * 4 + [1] * 4
+    assert cases[:4] == [
+        Case("clean", "none", "digits", 0),
+        Case("clean", "gray", "digits", 0),
+        Case("lsp", "none", "digits", 0),
+        Case("lsp", "gray", "digits", 0),
+    ]
+    assert len(set(cases)) == 8
+
+
+def test_clean_and_none_are_always_there_once() -> None:
+    grid = preset().with_grid(["cuda", "clean", "cuda"], ["coin"], [5])
+    assert grid.poisons == ("clean", "cuda") and grid.purifiers == ("none", "coin") and grid.seeds == (5,)
+    assert preset().with_grid() == preset()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_built(name: str) -> None:
+    preset = PRESETS[name]
+    for case in preset.cases():
+        find_attack(case.poison), find_defence(case.purifier)
+        assert case.setting == preset.setting.name
+    assert preset.poisons[0] == "clean" and preset.purifiers[0] == "none"
+    assert isinstance(preset.setting.describe()["network"], str)
+
+
+def test_the_gpu_preset_is_the_published_network_on_all_data() -> None:
+    preset = PRESETS["gpu"]
+    model, records = preset.setting.train(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 2, 3]))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+    assert (preset.device, preset.train_size, preset.test_size) == ("cuda", None, None)
+    assert len(preset.poisons) >= 9 and len(preset.purifiers) >= 9 and len(preset.seeds) == 3
+    records.close()
+
+
+def test_the_cpu_net_has_one_block_a_stage() -> None:
+    setting = PRESETS["cpu"].setting
+    model, records = setting.train(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1]))
+    assert [len(stage) for stage in model.stages] == [1, 1, 1, 1] and model.stem.out_channels == setting.width
+    records.close()
