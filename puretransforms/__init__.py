@@ -3,16 +3,19 @@
 from .cleaning.run import CleanResult, clean
 from .cleaning.verify import verify
 from .data.loader import GPUTransformLoader
+from .hub.registry import get_weights, list_weights
 from .poisons.dataset import PoisonedDataset
 from .transforms.base import BPDA, PureTransform
 from .transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
 from .transforms.coin import COINInterpolate
+from .transforms.ebm import EBMPurify
 
 __all__ = [
     "BPDA",
     "BitDepthReduce",
     "COINInterpolate",
     "CleanResult",
+    "EBMPurify",
     "GPUTransformLoader",
     "GaussianBlur",
     "Grayscale",
@@ -21,6 +24,8 @@ __all__ = [
     "PoisonedDataset",
     "PureTransform",
     "clean",
+    "get_weights",
+    "list_weights",
     "verify",
 ]
 

@@ -11,6 +11,7 @@ SURFACE = {
     "BitDepthReduce",
     "COINInterpolate",
     "CleanResult",
+    "EBMPurify",
     "GPUTransformLoader",
     "GaussianBlur",
     "Grayscale",
@@ -19,6 +20,8 @@ SURFACE = {
     "PoisonedDataset",
     "PureTransform",
     "clean",
+    "get_weights",
+    "list_weights",
     "verify",
 }
 

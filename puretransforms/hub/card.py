@@ -22,6 +22,7 @@ def model_card(
     recipe: str | None = None,
     metrics: Mapping[str, float] | None = None,
     measured_on: str = "held-out images",
+    metrics_note: str = "",
 ) -> ModelCard:
     """The card of weights of one's own. What is not given is left out or said to be unknown, not guessed.
 
@@ -30,7 +31,7 @@ def model_card(
         repo_id: for the lines that show how to load it.
         license: of the weights, for example ``"apache-2.0"``.
         training_data: in a sentence; ``datasets``: ids on the Hub.
-        metrics: measured values by name, on ``measured_on``.
+        metrics: measured values by name, on ``measured_on``; ``metrics_note`` says what they mean.
     """
     values = dict(metrics or {})
     data = ModelCardData(
@@ -83,6 +84,7 @@ def card_of(entry: PurifierWeights) -> str:
             recipe=entry.recipe,
             metrics=entry.metrics,
             measured_on=entry.measured_on,
+            metrics_note=entry.metrics_note,
         )
     )
 
