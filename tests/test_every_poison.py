@@ -29,6 +29,8 @@ from puretransforms.poisons.stored import StoredPoison
 
 EM = {"width": 4, "max_rounds": 2, "train_steps": 1, "pgd_steps": 2, "step": 8 / 255}
 
+ADVERSARIAL = {"width": 4, "epochs": 1, "steps": 2, "step": 8 / 255}
+
 CASES = {  # class name of each public poison, and variants of it that run other code
     "AR": [{}],
     "BPP": [{}, {"dither": True, "mode": "all-to-all"}],
@@ -39,14 +41,16 @@ CASES = {  # class name of each public poison, and variants of it that run other
     "EMClasswise": [{**EM, "subset": 1.0}, {**EM, "subset": 1.0, "one_sided": True}],
     "EMSamplewise": [EM],
     "HUDA": [{}],
+    "HYPO": [ADVERSARIAL],
     "LSP": [{}, {"patch_size": 5}],
     "OPS": [{}, {"sparsity": 3}],
     "SIG": [{}],
     "SamplewiseNoise": [{}, {"kind": "uniform"}, {"kind": "l2", "epsilon": 0.5}],
+    "TAP": [{**ADVERSARIAL, "restarts": 1}, {**ADVERSARIAL, "restarts": 2, "targeted": False}],
     "VUDA": [{}],
     "WaNet": [{}],
 }
-SAMPLEWISE = {"AR", "EMSamplewise", "LSP", "SamplewiseNoise"}  # depends on the index, not on the class alone
+SAMPLEWISE = {"AR", "EMSamplewise", "HYPO", "LSP", "SamplewiseNoise", "TAP"}  # depends on the index too
 N, SIZE, TARGET = 24, 16, 0
 
 

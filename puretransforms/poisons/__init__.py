@@ -9,11 +9,14 @@ from .bpp import BPP
 from .convolution import CUDA, HUDA, VUDA
 from .dataset import PoisonedDataset, asr_test_set
 from .em import EMClasswise, EMSamplewise
+from .gradient_matching import GradientMatching
 from .lsp import LSP
 from .noise import ClasswiseNoise, SamplewiseNoise
 from .ops import OPS
 from .record import PoisonRecord, load_poison_record
 from .sig import SIG
+from .tap import HYPO, TAP
+from .targeted import TargetedPerturbation, TargetedSetup
 from .wanet import WaNet
 
 __all__ = [
@@ -21,9 +24,11 @@ __all__ = [
     "BPP",
     "CUDA",
     "HUDA",
+    "HYPO",
     "LSP",
     "OPS",
     "SIG",
+    "TAP",
     "VUDA",
     "Backdoor",
     "BadNets",
@@ -31,10 +36,13 @@ __all__ = [
     "ClasswiseNoise",
     "EMClasswise",
     "EMSamplewise",
+    "GradientMatching",
     "Poison",
     "PoisonRecord",
     "PoisonedDataset",
     "SamplewiseNoise",
+    "TargetedPerturbation",
+    "TargetedSetup",
     "WaNet",
     "asr_test_set",
     "load_poison_record",

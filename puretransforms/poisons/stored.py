@@ -1,12 +1,9 @@
 """Poisons whose perturbation is optimised on the data set: computed once by ``fit``, kept at 8 bits, saved, loaded."""
 
-import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import LabelError, ManifestMismatchError, NotFittedError
@@ -15,9 +12,7 @@ from ..functional.shapes import Float, Int, Tensor, UInt8
 from ..images import round_to_uint8
 from .base import Poison, _integers, open_images
 from .surrogate import check_surrogate
-
-FORMAT = "1"
-_SLACK = 1e-3  # of an 8-bit level, for an epsilon written in decimals
+from .table import levels_of, read_poison, write_poison
 
 
 class StoredPoison(Poison):
@@ -43,8 +38,7 @@ class StoredPoison(Poison):
 
     def __init__(self, *, epsilon: float, num_classes: int, seed: int, quantize: str | None) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
-        if not 1 / 255 - 1e-6 <= epsilon <= 127 / 255:
-            raise ValueError(f"expected epsilon from 1/255 to 127/255 in pixel units of [0, 1], got {epsilon}.")
+        levels_of(epsilon)
         self.epsilon = epsilon
         self.reset()
 
@@ -101,7 +95,7 @@ class StoredPoison(Poison):
         pixels = round_to_uint8(x)
         self.reset()
         delta = self.craft(pixels, y, surrogate)
-        levels = int(self.epsilon * 255 + _SLACK)
+        levels = levels_of(self.epsilon)
         self._delta = delta.mul(255).round().clamp(-levels, levels).to(torch.int8).cpu()
         if not self.classwise:
             self._ids = {"index": ids.cpu(), "content": content_ids(pixels).cpu(), "labels": y.cpu()}
@@ -150,15 +144,7 @@ class StoredPoison(Poison):
 
     def save(self, path: str | Path) -> Path:
         """Write the fitted perturbation and the arguments to one safetensors file."""
-        about = {
-            "format": FORMAT,
-            "poison": type(self).__name__,
-            "arguments": json.dumps(self.arguments),
-            "epsilon": repr(self.epsilon),
-            "norm": str(self.norm),
-        }
-        save_file({"delta": self._known(), **self._ids}, path, about)
-        return Path(path)
+        return write_poison(path, self, {"delta": self._known(), **self._ids})
 
     @classmethod
     def load(cls, path: str | Path) -> "StoredPoison":
@@ -167,35 +153,10 @@ class StoredPoison(Poison):
         Raises:
             ManifestMismatchError: not such a file, another poison, or a perturbation outside the stored budget.
         """
-        about, tensors = _read(Path(path))
-        if about.get("format") != FORMAT or about.get("poison") != cls.__name__:
-            raise ManifestMismatchError(
-                f"expected a perturbation of {cls.__name__} in format {FORMAT} at {path}, got "
-                f"{about.get('poison')} in format {about.get('format')}: load it with its own class."
-            )
-        poison = cls(**json.loads(about["arguments"]))
+        poison, tensors = read_poison(path, cls)
         delta, ids = tensors.pop("delta"), tensors
-        size = int(delta.short().abs().max())
-        if float(about["epsilon"]) != poison.epsilon or size > poison.epsilon * 255 + _SLACK:
-            raise ManifestMismatchError(
-                f"expected a perturbation inside the stored budget (linf {about['epsilon']}) in {path}, got arguments "
-                f"for {poison.epsilon} and values up to {size}/255: the file was changed, save it again."
-            )
         rows = poison.num_classes if cls.classwise else len(ids.get("index", ()))
         if len(delta) != rows or any(len(table) != rows for table in ids.values()):
             raise ManifestMismatchError(f"expected {rows} perturbations in {path}, got {len(delta)}: save it again.")
         poison._delta, poison._ids = delta, ids
         return poison
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    try:
-        with safe_open(path, "pt") as file:
-            about, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ManifestMismatchError(
-            f"expected a saved perturbation at {path}, got {type(error).__name__}: give the file that save wrote."
-        ) from error
-    if tensors.get("delta", torch.empty(0)).dtype != torch.int8:
-        raise ManifestMismatchError(f"expected int8 perturbations in {path}, got none: give the file that save wrote.")
-    return about, tensors

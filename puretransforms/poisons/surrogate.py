@@ -25,7 +25,7 @@ def new_surrogate(num_classes: int, width: int, seed: int, channels: int = 3) ->
 
 
 def trained_surrogate(
-    images: UInt8[Tensor, "n 3 h w"],
+    images: UInt8[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
     *,
     num_classes: int,
