@@ -53,7 +53,7 @@ def test_bundled_weights_load_and_purify_without_a_network(name, photo):
     assert type(t).__name__ == entry.transform and t.pretrained == f"{name}@{entry.sha256['model.safetensors'][:12]}"
     out = t(photo)
     assert out.shape == photo.shape and out.dtype == photo.dtype and not torch.equal(out, photo)
-    assert (out.float() - photo.float()).abs().mean() < 12  # it is still that photo
+    assert (out.float() - photo.float()).abs().mean() < 20  # it is still that photo
 
 
 @pytest.mark.parametrize("name", list_weights())
