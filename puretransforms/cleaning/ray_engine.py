@@ -61,6 +61,8 @@ def run_on_ray(
         raise MissingExtraError("expected Ray for engine='ray': pip install 'puretransforms[ray]'.") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
+    context = ray.data.DataContext.get_current()
+    shown, context.enable_progress_bars = context.enable_progress_bars, False  # ours counts images
     resources = ray.cluster_resources()
     most = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1)) or 1
     numbers = ray.data.from_items([{"unit": number} for number in units], override_num_blocks=min(len(units), _BLOCKS))
@@ -74,7 +76,6 @@ def run_on_ray(
         max_restarts=-1,
         max_task_retries=-1,
     )
-    ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         for row in cleaned.iter_rows():
             advance(int(row["entries"]))
@@ -83,3 +84,5 @@ def run_on_ray(
         if isinstance(cause, PureTransformsError):
             raise cause from error
         raise
+    finally:
+        context.enable_progress_bars = shown

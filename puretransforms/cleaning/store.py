@@ -6,6 +6,7 @@ Both offer the same few verbs, on names relative to their root with ``/`` betwee
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from io import IOBase
 from pathlib import Path
 from typing import Any
@@ -137,9 +138,11 @@ class RemoteStore:
             retried(f"write {self.path(name)}", files.put_file, path, f"{top.rstrip('/')}/{name}")
 
     def remove(self, folder: str) -> None:
-        """Remove everything below ``folder``."""
-        if self.names(folder):
-            self._call("rm", folder, recursive=True)
+        """Remove everything below ``folder``: one request for each object, so that each is tried again by itself."""
+        files, _ = file_system(self.root, self.options)
+        for path in self._call("find", folder):
+            with suppress(StoreError):  # another process may be removing it too; what is left does no harm
+                retried(f"remove {path}", files.rm_file, path)
 
     def _call(self, verb: str, name: str, **options: Any) -> Any:
         files, top = file_system(self.root, self.options)
