@@ -1,4 +1,4 @@
-"""The command line: ``puretransforms clean | verify | poison | demo``. Each command is one call into the library."""
+"""The command line: ``puretransforms clean | verify | poison | bench | weights | demo``, each one library call."""
 
 import inspect
 import json
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from .cli_weights import app as weights
 from .errors import PureTransformsError
 from .poisons.autoregressive import AR
 from .poisons.badnets import BadNets
@@ -21,6 +22,7 @@ from .poisons.lsp import LSP
 from .poisons.noise import ClasswiseNoise, SamplewiseNoise
 from .poisons.ops import OPS
 from .poisons.sig import SIG
+from .poisons.tap import HYPO, TAP
 from .poisons.wanet import WaNet
 from .transforms.base import PureTransform
 from .transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
@@ -44,15 +46,18 @@ POISONS: dict[str, type[Poison]] = {
     "em_classwise": EMClasswise,
     "em_samplewise": EMSamplewise,
     "huda": HUDA,
+    "hypo": HYPO,
     "lsp": LSP,
     "ops": OPS,
     "samplewise": SamplewiseNoise,
     "sig": SIG,
+    "tap": TAP,
     "vuda": VUDA,
     "wanet": WaNet,
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Purify poisoned image data before training.")
+app.add_typer(weights, name="weights")
 screen = Console(stderr=True)
 
 Options = Annotated[
@@ -139,6 +144,40 @@ def demo(
     from .benchmark.demo import run_demo
 
     _reported(lambda: run_demo(out))
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="Folder of the results; run again, it goes on where it stopped.")],
+    preset: Annotated[str, typer.Option(help="tiny (digits), cpu or gpu.")] = "tiny",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with train/ and test/, or an .npz; without it the digits.")
+    ] = None,
+    poisons: Annotated[str | None, typer.Option(help="Names with commas; options as name:option=value.")] = None,
+    purifiers: Annotated[str | None, typer.Option(help="Names with commas; weights as name=folder.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="How many (3), or which (0,2).")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: the preset's.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder to keep poisoned and purified images in.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of the CPU; default: torch's own.")] = None,
+) -> None:
+    """Train on every poison under every purifier; write results.jsonl, report.md, report.json and two pictures."""
+    from .benchmark.command import run_command
+
+    def run() -> str:
+        return run_command(
+            preset,
+            out,
+            data=data,
+            poisons=poisons,
+            purifiers=purifiers,
+            seeds=seeds,
+            device=device,
+            cache=cache,
+            threads=threads,
+            say=screen.print,
+        )
+
+    Console().print(_reported(run), markup=False, highlight=False, soft_wrap=True)
 
 
 def _build(name: str, table: Mapping[str, type], options: list[str] | None, **preset: Any) -> Any:

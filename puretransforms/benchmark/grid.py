@@ -12,7 +12,7 @@ import torch
 
 from ..errors import ManifestMismatchError
 from .attacks import find_attack
-from .cases import Preset
+from .cases import Case, Preset
 from .defences import find_defence
 from .fidelity import Fidelity
 from .run import Bench, Result
@@ -33,7 +33,8 @@ def run_bench(
 ) -> list[Result]:
     """Run every case of ``preset`` that ``out/results.jsonl`` does not hold yet.
 
-    Processes with different seeds may share ``out`` and ``cache``; every line is appended by one write.
+    Several processes may share ``out`` and ``cache``: every line is appended by one write, and a case that two have run
+    at the same time counts once.
 
     Args:
         preset: the grid (:data:`puretransforms.benchmark.cases.PRESETS`, :meth:`Preset.with_grid`).
@@ -66,6 +67,8 @@ def run_bench(
             fidelity = bench.fidelity(case.poison, case.purifier)
             if fidelity is not None:
                 _append(out / FIDELITY, asdict(fidelity))
+        if case not in done:  # perhaps another process has finished it since
+            done |= {result.case: result for result in load_results(out / RESULTS, about)}
         if case in done:
             continue
         result = bench.run(case, preset.setting)
@@ -78,12 +81,13 @@ def run_bench(
     return [done[case] for case in preset.cases()]
 
 
-def load_results(path: Path, about: dict[str, Any] | None = None) -> Iterator[Result]:
-    """The results in a file; with ``about``, all must be of that data and setting.
+def load_results(path: Path, about: dict[str, Any] | None = None) -> list[Result]:
+    """The results in a file, one for each case; with ``about``, all must be of that data and setting.
 
     Raises:
         ManifestMismatchError: a line is of other data or of another setting, or no result.
     """
+    found: dict[Case, Result] = {}
     for number, line in enumerate(_lines(path), 1):
         for name, value in (about or {}).items():
             if line.get("about", {}).get(name) != value:
@@ -92,9 +96,11 @@ def load_results(path: Path, about: dict[str, Any] | None = None) -> Iterator[Re
                     f"{number}: choose another folder for the results."
                 )
         try:
-            yield Result(**{key: value for key, value in line.items() if key != "about"})
+            result = Result(**{key: value for key, value in line.items() if key != "about"})
         except TypeError as error:
             raise ManifestMismatchError(f"expected a result in line {number} of {path}: {error}.") from error
+        found.setdefault(result.case, result)
+    return list(found.values())
 
 
 def load_fidelity(path: Path) -> list[Fidelity]:

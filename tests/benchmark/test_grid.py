@@ -89,7 +89,29 @@ def test_results_of_something_else_are_refused(out: Path, changes: dict, word: s
 def test_a_foreign_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / RESULTS).write_text('{"poison": "lsp"}\n')
     with pytest.raises(ManifestMismatchError, match="a result in line 1"):
-        list(load_results(tmp_path / RESULTS))
+        load_results(tmp_path / RESULTS)
+
+
+def test_a_case_run_twice_counts_once(out: Path, tmp_path: Path) -> None:
+    whole = (out / RESULTS).read_text()
+    (tmp_path / RESULTS).write_text(whole + whole.splitlines()[2] + "\n")
+    assert load_results(tmp_path / RESULTS) == load_results(out / RESULTS)
+
+
+def test_what_another_process_finishes_meanwhile_is_left_to_it(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (out / RESULTS).read_text().splitlines(keepends=True)
+    ran = []
+
+    def run_one(self: Bench, case: object, setting: object) -> object:
+        ran.append(case)
+        (tmp_path / RESULTS).write_text("".join(whole[1:]))
+        return load_results(out / RESULTS)[0]
+
+    monkeypatch.setattr(Bench, "run", run_one)
+    assert len(run_bench(LEAST, tmp_path, say=lambda text: None)) == 12
+    assert ran == [next(LEAST.cases())] and len(lines(tmp_path / RESULTS)) == 12
 
 
 def test_unknown_names_stop_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
