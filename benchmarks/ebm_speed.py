@@ -115,6 +115,14 @@ def measure(size: int, batch: int, steps: int, rounds: int, device: torch.device
     return rows
 
 
+def cpu() -> str:
+    """Architecture and which bfloat16 instructions there are, on which the speed depends most."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
+    return f"CPU, {platform.machine()}, {' and '.join(found) or 'no bfloat16 instructions known'}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -134,7 +142,7 @@ def main() -> None:
         extra = (r.get(k, "") for k in ("times_plain", "peak_share", "training_steps_per_purification"))
         print(f"| {r['contender']:36} | {r['per_second']:,} | " + " | ".join(map(str, extra)) + " |")
     if args.out:
-        hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {platform.machine()}"
+        hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu()
         record = {
             "command": "make bench-ebm",
             "date": date.today().isoformat(),
