@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow lint docs bench-coin bench-ebm clean-build
+.PHONY: demo test test-slow test-hub-oldest lint docs bench-coin bench-ebm clean-build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,10 +22,15 @@ test: $(READY)  ## the whole quick suite, with coverage
 test-slow: $(READY)  ## what takes minutes
 	$(PYTEST) -m slow
 
-lint: $(READY)  ## style, import layers
+test-hub-oldest: $(READY)  ## the Hub tests with the oldest supported client laid over the newest
+	$(BIN)/python -m pip install --quiet --target build/hub-1.33 'huggingface_hub==1.33.*'
+	PYTHONPATH=build/hub-1.33 $(PYTEST) tests/hub tests/transforms/test_pretrained.py
+
+lint: $(READY)  ## style, import layers, security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive puretransforms
 
 docs: $(READY)  ## the documentation site, in site/
 	$(BIN)/mkdocs build --strict
