@@ -1,0 +1,1 @@
+"""Detectors of poisoned image data: small pure functions, one question each."""

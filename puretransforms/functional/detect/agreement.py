@@ -1,0 +1,64 @@
+"""Do pictures that show different things carry the same residual?
+
+Images of a class resemble each other, and so do their residuals; but among *unlike* pictures (those whose coarse forms
+are anti-correlated) of photographs, drawings or digits the residuals do not agree. A pattern added to all of them
+does. Pairs are compared as in spectral signatures (Tran, Li & Madry, NeurIPS 2018), which look at the same matrix.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ..shapes import Float, Tensor
+
+_FEW = 5  # unlike partners without which an image says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far the residuals of a set of images agree.
+
+    Attributes:
+        mean: mean correlation of the residuals of unlike pairs, -1 to 1.
+        error: its standard error (from the spread of ``each``).
+        each: ``[N]``, the same for the pairs of one image; NaN for one without unlike partners.
+        nearest: ``[N]``, its second highest correlation with an unlike image: two others with the same pattern.
+    """
+
+    mean: float
+    error: float
+    each: Float[Tensor, " n"]
+    nearest: Float[Tensor, " n"]
+
+
+def unit_rows(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
+    """Rows of length 1 (a zero row stays zero)."""
+    flat = x.flatten(1)
+    return flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def coarse_form(x: Float[Tensor, "n c h w"], side: int = 8) -> Float[Tensor, "n d"]:
+    """What a picture shows from afar: ``side x side`` means, less their own mean, as rows of length 1."""
+    small = adaptive_avg_pool2d(x, side).flatten(1)
+    return unit_rows(small - small.mean(1, keepdim=True))
+
+
+def agreement(residuals: Float[Tensor, "n d"], forms: Float[Tensor, "n k"]) -> Agreement:
+    """Compare the residuals of all pairs whose forms have a negative product.
+
+    Args:
+        residuals: rows of length 1, less the mean over the data set.
+        forms: rows of length 1, less the mean over the data set.
+    """
+    unlike = forms @ forms.T < 0
+    products = residuals @ residuals.T
+    partners = unlike.sum(1)
+    each = (products * unlike).sum(1) / partners
+    each[partners < _FEW] = float("nan")
+    counted = each[~each.isnan()]
+    nearest = products.masked_fill(~unlike, -1)
+    nearest = nearest.topk(min(2, len(nearest)), dim=1).values[:, -1] if len(nearest) else partners.float()
+    if len(counted) < 2:
+        return Agreement(0.0, float("inf"), each, nearest)
+    return Agreement(float(counted.mean()), 2 * float(counted.std()) / len(counted) ** 0.5, each, nearest)

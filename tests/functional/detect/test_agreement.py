@@ -1,0 +1,63 @@
+"""Residuals of unlike pictures agree only where something was added."""
+
+import torch
+
+from puretransforms.functional.detect.agreement import agreement, coarse_form, unit_rows
+from puretransforms.functional.detect.residual import noise_floor, residual, whitened
+
+
+def unlike_pictures(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.nn.functional.interpolate(torch.rand(n, 3, 6, 6, generator=generator), size=(24, 24), mode="bicubic")
+    return (x + 0.02 * torch.randn(n, 3, 24, 24, generator=generator)).clamp(0, 1)
+
+
+def compare(x):
+    z = whitened(residual(x))
+    form = coarse_form(x)
+    return agreement(unit_rows(z), unit_rows(form - form.mean(0)))
+
+
+def test_a_common_pattern_shows_and_a_private_one_does_not():
+    x = unlike_pictures(120)
+    generator = torch.Generator().manual_seed(1)
+    pattern = torch.randn(3, 24, 24, generator=generator).sign() * 8 / 255
+    private = torch.randn(120, 3, 24, 24, generator=generator).sign() * 8 / 255
+    assert compare(x).mean < 0.01
+    assert compare(x + private).mean < 0.01
+    with_pattern = compare(x + pattern)
+    assert with_pattern.mean > 0.1 and with_pattern.mean > 10 * with_pattern.error
+    few = x.clone()
+    few[:8] += pattern
+    assert set(compare(few).nearest.topk(6).indices.tolist()) <= set(range(8))
+
+
+def test_likeness_alone_does_not_count():
+    """Ten pictures, each of them eight times: copies agree wholly, and are no unlike pairs."""
+    x = unlike_pictures(10, seed=3).repeat_interleave(8, 0)
+    found = compare(x)
+    rows = unit_rows(whitened(residual(x)))
+    assert (rows @ rows.T).mean() > 0.09
+    assert found.mean < 0.02
+    assert found.nearest.max() < 0.5
+
+
+def test_too_few_images_say_nothing():
+    assert compare(unlike_pictures(3)).error == float("inf")
+
+
+def test_the_noise_floor_rises_with_added_noise():
+    x = torch.nn.functional.interpolate(torch.rand(8, 3, 5, 5), size=(32, 32), mode="nearest")
+    noise = 0.1 * torch.randn(8, 3, 32, 32)
+    assert (noise_floor(residual(x + noise)) > noise_floor(residual(x))).all()
+    assert (noise_floor(residual(noise)) > 0.5).all()
+
+
+def test_a_residual_is_what_the_blur_takes_away():
+    x = torch.rand(2, 3, 9, 9)
+    flat = torch.full((1, 3, 9, 9), 0.3)
+    assert residual(flat).abs().max() < 1e-6
+    spike = torch.zeros(1, 1, 9, 9)
+    spike[..., 4, 4] = 1
+    assert residual(spike)[0, 0, 4, 4] == 0.75 and residual(spike)[0, 0, 4, 5] == -0.125
+    assert whitened(residual(x)).abs().max() <= 3
