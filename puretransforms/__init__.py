@@ -9,6 +9,7 @@ from .transforms.base import BPDA, PureTransform
 from .transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
 from .transforms.coin import COINInterpolate
 from .transforms.ebm import EBMPurify
+from .transforms.vae import VAEPurify
 
 __all__ = [
     "BPDA",
@@ -23,6 +24,7 @@ __all__ = [
     "MedianBlur",
     "PoisonedDataset",
     "PureTransform",
+    "VAEPurify",
     "clean",
     "get_weights",
     "list_weights",

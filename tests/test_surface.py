@@ -19,6 +19,7 @@ SURFACE = {
     "MedianBlur",
     "PoisonedDataset",
     "PureTransform",
+    "VAEPurify",
     "clean",
     "get_weights",
     "list_weights",

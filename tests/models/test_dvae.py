@@ -204,7 +204,7 @@ def test_a_spatial_table_is_tied_to_its_size_and_a_vector_is_not():
 
 
 def test_the_initial_table():
-    assert float(DVAE(10, 4, 6).table.weight.std()) == pytest.approx(1, rel=0.05)
+    assert DVAE(10, 4, 6).table.weight.std().item() == pytest.approx(1, rel=0.05)
     assert not DVAE(10, 4, 6, table_std=0.0).table.weight.any()
 
 
