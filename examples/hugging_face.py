@@ -1,0 +1,25 @@
+"""Purify a Hugging Face data set when it is read, with ``with_transform``; or once, with ``clean``.
+
+Where it runs: ``with_transform`` at every access, in whichever process reads; ``clean`` once.
+What it costs: ``with_transform`` takes a call for every image read. What ``clean`` gives costs nothing afterwards, and
+keeps the features; ``dataset.map(COINInterpolate(seed=0), batched=True)`` does too, without resume and manifest.
+"""
+
+import sys
+
+from datasets import load_dataset
+
+from puretransforms import COINInterpolate, clean
+
+
+def main(folder: str) -> tuple:
+    """The first image of ``folder`` purified at access, and purified once: two PIL images."""
+    source = load_dataset("imagefolder", data_dir=folder, split="train")
+    lazy = source.with_transform(COINInterpolate())
+    once = clean(source, None, COINInterpolate(), progress=False).dataset
+    assert once.features == source.features
+    return lazy[0]["image"], once[0]["image"]
+
+
+if __name__ == "__main__":
+    print(main(sys.argv[1]))
