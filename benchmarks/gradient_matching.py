@@ -1,10 +1,10 @@
 """Gradient Matching on setups of the poisoning benchmark, in small: success, and the target's probability without it.
 
 The training set is a share of CIFAR-10 that holds the 500 base images of every setup (the benchmark poisons 500 of all
-50,000: 1 %; here they are a larger share), the networks are ResNet-18 of width 8 trained for ten epochs. One surrogate
-crafts all poisons and one clean network is what they are compared with; each poisoned network is trained from scratch,
-with the clean one's seed. A setup succeeds if its one target is classified as the base class. Run it again after a kill
-and it goes on.
+50,000: 1 %; here they are a larger share), the networks are ResNet-18 of width 8 trained for eight epochs. One
+surrogate crafts all poisons and one clean network is what they are compared with; each poisoned network is trained from
+scratch, with the clean one's seed. A setup succeeds if its one target is classified as the base class. Run it again
+after a kill and it goes on.
 
     python benchmarks/gradient_matching.py --setups poisoning_benchmark_setups.json --cifar10 cifar10.npz \
         --work gm-work --out docs/results/gradient-matching.json
@@ -26,7 +26,7 @@ from puretransforms.poisons.targeted import TargetedPerturbation, TargetedSetup
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.settings import ClassifierSetting
 
-NARROW = ClassifierSetting("narrow-10k", width=8, epochs=10)
+NARROW = ClassifierSetting("narrow-8k", width=8, epochs=8)
 
 
 def trained(work: Path, name: str, x: torch.Tensor, y: torch.Tensor, seed: int) -> nn.Module:
@@ -61,8 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=5, help="the first so many from-scratch setups")
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--images", type=int, default=8_000)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--epsilon", type=float, default=16, help="in 8-bit levels")
     options = parser.parse_args(arguments)

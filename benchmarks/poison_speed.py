@@ -2,9 +2,11 @@
 
 Fitting and the search for coefficients are part of the time; decoding and writing files are not. The goal is ten
 seconds for each poison and a minute for AR. Wall time is the best of ``--rounds`` (others may use the machine), CPU
-time that of the same round. Prints a Markdown table and writes one JSON object.
+time that of the same round. Prints a Markdown table and writes one JSON object; with ``--only`` the rows of an earlier
+``--out`` that are not measured again stay.
 
     python benchmarks/poison_speed.py --out docs/results/poison-speed.json
+    python benchmarks/poison_speed.py --out docs/results/poison-speed.json --only AR LSP
     python benchmarks/poison_speed.py --npz cifar10.npz     # x_train uint8 [N, H, W, 3], y_train [N]
 """
 
@@ -87,6 +89,15 @@ def load(npz: Path | None, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         return x, torch.from_numpy(archive["y_train"][:count]).long()
 
 
+def merged(earlier: dict, result: dict) -> list[dict]:
+    """The rows of both, the later measurement where there are two; both of the same images and threads."""
+    for name in ("images", "data", "threads"):
+        if earlier[name] != result[name]:
+            raise SystemExit(f"expected {name} {result[name]} in the earlier file, got {earlier[name]}: name another.")
+    rows = {row["poison"]: row for row in earlier["rows"]} | {row["poison"]: row for row in result["rows"]}
+    return sorted(rows.values(), key=lambda row: row["poison"])
+
+
 def main(arguments: list[str] | None = None) -> dict:
     """Run everything; returns what is written to ``--out``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,6 +105,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=sorted({name for name, _ in CASES}), help="measure these alone")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -101,6 +113,8 @@ def main(arguments: list[str] | None = None) -> dict:
     rows = []
     print("| poison | wall s | CPU s | images/s | mean L2 | goal s |\n|---|---|---|---|---|---|")
     for name, arguments_of in CASES:
+        if options.only and name not in options.only:
+            continue
         row = measure(name, arguments_of, x, y, options.rounds)
         rows.append(row)
         cells = (row["wall_s"], row["cpu_s"], row["images_per_s"], row["l2_mean"], row["goal_s"])
@@ -115,6 +129,8 @@ def main(arguments: list[str] | None = None) -> dict:
         "rows": rows,
     }
     if options.out:
+        if options.only and options.out.exists():
+            result["rows"] = merged(json.loads(options.out.read_text()), result)
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
