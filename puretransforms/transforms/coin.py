@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..functional.coin import BOUNDARIES, interpolate_randomly
+from ..functional.coin import BOUNDARIES, interpolate_levels_randomly, interpolate_randomly
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
 from ..images import round_to_uint8, truncate_to_uint8
@@ -56,6 +56,15 @@ class COINInterpolate(PureTransform):
     def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
         return interpolate_randomly(x, noise, self.alpha, self.boundary) if self.alpha else x
 
+    def _purify_part(self, pixels: Tensor, noise: KeyedNoise, device: torch.device) -> Tensor:
+        if self._in_levels(pixels):
+            return interpolate_levels_randomly(pixels.to(device), noise, self.alpha, self.boundary)
+        return super()._purify_part(pixels, noise, device)
+
     def _auto_chunk(self, pixels: Tensor) -> int:
-        """Floats all at once: the law itself works in pieces, and there is no conversion that needs smaller ones."""
-        return len(pixels) if pixels.dtype == torch.float32 else super()._auto_chunk(pixels)
+        """All at once where the law itself works in pieces and nothing is converted before or after it."""
+        whole = pixels.dtype == torch.float32 or self._in_levels(pixels)
+        return len(pixels) if whole else super()._auto_chunk(pixels)
+
+    def _in_levels(self, pixels: Tensor) -> bool:
+        return pixels.dtype == torch.uint8 and self.quantize == "round" and self.alpha > 0

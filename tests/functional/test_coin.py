@@ -7,7 +7,13 @@ from scipy.ndimage import map_coordinates
 from torchvision.transforms.v2 import functional as F
 
 from puretransforms import COINInterpolate
-from puretransforms.functional.coin import BOUNDARIES, draw_offsets, interpolate, interpolate_randomly
+from puretransforms.functional.coin import (
+    BOUNDARIES,
+    draw_offsets,
+    interpolate,
+    interpolate_levels_randomly,
+    interpolate_randomly,
+)
 from puretransforms.functional.random import KeyedNoise
 
 ALPHAS = (0.8, 1.2, 1.6, 2.0, 2.4, 2.8, 3.2)
@@ -146,6 +152,9 @@ def test_the_fast_path_is_the_law_applied_to_the_drawn_offsets(boundary, monkeyp
     for numbers in (1, 2 * 12 * 9 * 2, 1 << 17):  # pieces of one image, of two, and all at once
         monkeypatch.setattr("puretransforms.functional.coin._CACHED", numbers)
         assert (interpolate_randomly(x, noise, 2.0, boundary) - want).abs().max() < 1e-5
+        levels = (x * 255).round().to(torch.uint8)
+        exact = interpolate(levels.float(), draw_offsets(noise, 12, 9, 2.0), boundary)
+        assert (interpolate_levels_randomly(levels, noise, 2.0, boundary) - exact).abs().max() <= 0.501
     assert (interpolate_randomly(x, noise, 1.0, boundary) - want).abs().max() > 0.1
 
 
