@@ -15,30 +15,32 @@ from ..shapes import Bool, Float, Int, Tensor
 _SHRINK = 0.1  # of the mean eigenvalue, added when patches are whitened
 
 
-def kernel(features: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
-    """Inner products of all pairs of samples."""
-    return features @ features.T
+def left_out(
+    features: Float[Tensor, "n d"], targets: Float[Tensor, "n k"], *, ridge: float = 0.01
+) -> Float[Tensor, "n k"]:
+    """What ridge regression on all other samples predicts for each sample.
 
-
-def hat_complement(gram: Float[Tensor, "n n"], *, ridge: float = 0.01) -> Float[Tensor, "n n"]:
-    """``I - H`` of ridge regression: ``H = G (G + ridge n I)^-1``, ``G`` centred and of mean diagonal 1."""
-    gram = gram - gram.mean(0)
-    gram = gram - gram.mean(1, keepdim=True)
-    gram /= gram.diagonal().mean().clamp_min(1e-12)
-    n = len(gram)
-    gram.diagonal().add_(ridge * n)
-    return torch.linalg.inv(gram) * (ridge * n)
-
-
-def left_out_predictions(complement: Float[Tensor, "n n"], labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """The class that ridge regression on all other samples gives each sample.
-
-    Sample ``i`` left out gets ``t_i - ((I - H) t)_i / (1 - H_ii)`` (Allen, 1974): ``n`` classifiers cost one inverse.
+    Sample ``i`` left out gets ``t_i - ((I - H) t)_i / (1 - H_ii)`` (Allen, 1974), so ``n`` regressions cost one:
+    ``H = X (X'X + r I)^-1 X'`` of centred ``X`` and ``t``, with ``r = ridge`` times the sum of squares of ``X``.
+    Solved in whichever of ``n`` and ``d`` is smaller.
     """
-    targets = one_hot(labels).to(complement.dtype)
-    targets = targets - targets.mean(0)
-    left_out = targets - (complement @ targets) / complement.diagonal()[:, None].clamp_min(1e-9)
-    return left_out.argmax(1)
+    n, d = features.shape
+    x = features - features.mean(0)
+    mean = targets.mean(0)
+    t = targets - mean
+    r = ridge * x.square().sum().clamp_min(1e-12)
+    if d < n:
+        x, t = x.double(), t.double()
+        gram = x.T @ x
+        gram.diagonal().add_(r)
+        solved = torch.cholesky_solve(x.T, torch.linalg.cholesky(gram))  # [d, n]
+        rest, kept = t - x @ (solved @ t), 1 - (x * solved.T).sum(1)
+    else:
+        gram = x @ x.T
+        gram.diagonal().add_(r)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram)) * r  # I - H
+        rest, kept = inverse @ t, inverse.diagonal()
+    return (t - rest / kept[:, None].clamp_min(1e-9)).to(targets.dtype) + mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,15 @@ class Probe:
 
 def probe(features: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Probe:
     """Tell the classes from ``features`` by ridge regression; samples must be in random order."""
-    gram = kernel(features)
+    permuted = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    both = torch.stack([labels, permuted])  # [2, N]
+    targets = one_hot(both).to(features.dtype)  # [2, N, K]
     curve = []
     for halvings in (3, 2, 1, 0):
         size = max(2, len(labels) >> halvings)
-        complement = hat_complement(gram[:size, :size])
-        hits = left_out_predictions(complement, labels[:size]) == labels[:size]
+        predicted = left_out(features[:size], torch.cat([*targets[:, :size]], 1)).view(size, 2, -1)
+        hits, shuffled = both[:, :size] == predicted.argmax(2).T
         curve.append((size, float(hits.float().mean())))
-    permuted = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    shuffled = left_out_predictions(complement, permuted) == permuted
     return Probe(curve, hits, float(shuffled.float().mean()))
 
 
@@ -98,11 +100,12 @@ def patch_filters(
 
 
 def texture_features(
-    x: Float[Tensor, "b c h w"], filters: Float[Tensor, "f c s s"], *, chunk: int = 128
+    x: Float[Tensor, "b c h w"], filters: Float[Tensor, "f c s s"], *, chunk: int = 8
 ) -> Float[Tensor, "b g"]:
     """How much of each local pattern an image holds, wherever it stands: ``mean relu(+-response - 1)``, standardised.
 
-    Both signs of each filter, so ``g = 2 f`` columns of mean 0 and deviation 1 over the batch.
+    Both signs of each filter, so ``g = 2 f`` columns of mean 0 and deviation 1 over the batch. ``chunk`` images at a
+    time stay in a core's cache.
     """
     parts = []
     for part in x.split(chunk):

@@ -1,35 +1,27 @@
 """The closed form against leaving each sample out in turn; filters and features."""
 
+import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from puretransforms.functional.detect.probe import (
-    hat_complement,
-    kernel,
-    left_out_predictions,
-    patch_filters,
-    probe,
-    texture_features,
-)
+from puretransforms.functional.detect.probe import left_out, patch_filters, probe, texture_features
 
 
-def test_leaving_one_out_in_closed_form_and_by_hand():
+@pytest.mark.parametrize("width", [6, 60])
+def test_leaving_one_out_in_closed_form_and_by_hand(width):
     """For centred features and targets; the means and the scale stay those of all samples, which the form assumes."""
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    features = torch.randn(40, width, generator=generator, dtype=torch.float64)
     labels = torch.randint(3, (40,), generator=generator)
-    features += one_hot(labels, 6)
-    complement = hat_complement(kernel(features), ridge=0.01)
-    centred = features - features.mean(0)
-    scale = (centred**2).sum(1).mean()
+    features += one_hot(labels, width)
     targets = one_hot(labels).double()
-    targets -= targets.mean(0)
+    x, t = features - features.mean(0), targets - targets.mean(0)
     by_hand = []
     for i in range(40):
         kept = torch.arange(40) != i
-        a = centred[kept].T @ centred[kept] + 0.01 * 40 * scale * torch.eye(6, dtype=torch.float64)
-        by_hand.append((centred[i] @ torch.linalg.solve(a, centred[kept].T @ targets[kept])).argmax())
-    assert left_out_predictions(complement, labels).tolist() == torch.stack(by_hand).tolist()
+        a = x[kept].T @ x[kept] + 0.01 * (x**2).sum() * torch.eye(width, dtype=torch.float64)
+        by_hand.append(x[i] @ torch.linalg.solve(a, x[kept].T @ t[kept]) + targets.mean(0))
+    assert torch.allclose(left_out(features, targets), torch.stack(by_hand))
 
 
 def test_a_probe_finds_what_is_there_and_nothing_in_noise():
