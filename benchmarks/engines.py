@@ -2,12 +2,13 @@
 
 ``kill``: two Ray actors clean the files while first the driver and then an actor is killed with SIGKILL; each is run
 again (Ray replaces a dead actor by itself). Every output must be byte-identical to that of the local engine.
-``speed``: a plain loop (decode, purify in batches of 256, encode, in one thread), the local engine with one and two
-codec processes, two ranks with one each, and two Ray actors. Each runs in a process of its own; imports are not timed,
-Ray's start is and is given apart. Prints one JSON object.
+``speed``: bound to one core, a plain loop (decode, purify in batches of 256, encode: no hashes, no manifest, nothing
+durable) and the local engine; on two cores the local engine, two ranks on a core each, and two Ray actors; in turn, for
+some rounds. Each runs in a process of its own, and imports are not timed. ``start``: seconds to start Ray;
+``first_file``: from the call until the first file is written, which for Ray is mostly the start of its actors.
 
     python benchmarks/engines.py kill path/to/imagefolder --files 3000 --unit-size 100
-    python benchmarks/engines.py speed path/to/imagefolder --files 20000
+    python benchmarks/engines.py speed path/to/imagefolder --files 6000 --unit-size 250 --json engines-speed.json
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,10 @@ from pathlib import Path
 
 from clean_kill import digest
 from clean_throughput import first_files
+from measured import write_json
+
+KINDS = ["plain", "local-1", "local-2", "ranks-2", "ray"]
+CORE = {"plain": 0, "local-1": 0, "rank-0": 0, "rank-1": 1}  # the others may use all
 
 
 def plain(source: Path, out: Path) -> None:
@@ -47,12 +53,14 @@ def plain(source: Path, out: Path) -> None:
 
 
 def child(kind: str, source: Path, out: Path, unit_size: int) -> None:
-    """One run; prints its seconds, and the seconds that Ray took to start."""
+    """One run; prints its seconds, those until the first file was there, and those that Ray took to start."""
     from puretransforms.cleaning.run import clean
     from puretransforms.transforms.coin import COINInterpolate
 
-    start = time.perf_counter()
-    begun = start
+    if kind in CORE:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[CORE[kind] % len(cores)]})
+    start = begun = time.time()
     if kind == "plain":
         plain(source, out)
     else:
@@ -60,12 +68,13 @@ def child(kind: str, source: Path, out: Path, unit_size: int) -> None:
             import ray
 
             ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
-            begun = time.perf_counter()
+            begun = time.time()
         options = {"ray": {"engine": "ray", "actors": 2}, "local-1": {"workers": 1}, "local-2": {"workers": 2}}
         rank = {"rank": int(kind[-1]), "world_size": 2, "workers": 1} if kind.startswith("rank") else {}
         clean(source, out, COINInterpolate(), unit_size=unit_size, progress=False, **options.get(kind, rank))
-    end = time.perf_counter()
-    print(json.dumps({"seconds": end - begun, "start": begun - start}))
+    end = time.time()
+    first = min(path.stat().st_mtime for path in out.rglob("*.png")) - begun
+    print(json.dumps({"seconds": end - begun, "first_file": first, "start": begun - start}))
 
 
 def spawn(kind: str, source: Path, out: Path, unit_size: int) -> subprocess.Popen:
@@ -151,19 +160,20 @@ def kill(source: Path, place: Path, files: int, unit_size: int) -> dict:
     return result
 
 
-def speed(source: Path, place: Path, files: int, unit_size: int, kinds: list[str]) -> dict:
-    """Files per second of each kind."""
+def speed(source: Path, place: Path, files: int, unit_size: int, kinds: list[str], rounds: int) -> dict:
+    """Files per second of each kind: the median over rounds, in which each kind runs once."""
+    runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    for i in range(rounds):
+        for kind in kinds:
+            parts = [f"rank-{rank}" for rank in range(2)] if kind == "ranks-2" else [kind]
+            processes = [spawn(part, source, place / f"{kind}-{i}", unit_size) for part in parts]
+            measured = [finish(process) for process in processes]
+            runs[kind].append(max(measured, key=lambda run: run["seconds"]))
+            print(kind, runs[kind][-1], file=sys.stderr)
     result = {}
-    for kind in kinds:
-        if kind == "ranks-2":
-            start = time.perf_counter()
-            parts = [spawn(f"rank-{rank}", source, place / kind, unit_size) for rank in range(2)]
-            seconds = [finish(part)["seconds"] for part in parts]
-            measured = {"seconds": max(seconds), "start": time.perf_counter() - start - max(seconds)}
-        else:
-            measured = finish(spawn(kind, source, place / kind, unit_size))
-        result[kind] = measured | {"files_per_second": files / measured["seconds"]}
-        print(kind, result[kind], file=sys.stderr)
+    for kind, some in runs.items():
+        seconds, first = (statistics.median(run[key] for run in some) for key in ("seconds", "first_file"))
+        result[kind] = {"files_per_second": files / seconds, "after_the_first": files / (seconds - first), "runs": some}
     return result
 
 
@@ -173,7 +183,9 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--unit-size", type=int, default=1000)
-    parser.add_argument("--kinds", nargs="*", default=["plain", "local-1", "local-2", "ranks-2", "ray"])
+    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="file for the result")
     parser.add_argument("--out", type=Path, help="folder to work in (default: beside the source)")
     args = parser.parse_args()
     if args.what not in ("kill", "speed"):
@@ -184,10 +196,10 @@ def main() -> None:
         if args.what == "kill":
             result = kill(place / "source", place, files, args.unit_size)
         else:
-            result = speed(place / "source", place, files, args.unit_size, args.kinds)
+            result = speed(place / "source", place, files, args.unit_size, args.kinds, args.rounds)
     finally:
         shutil.rmtree(place)
-    print(json.dumps({"files": files, "unit_size": args.unit_size} | result))
+    write_json({"files": files, "unit_size": args.unit_size} | result, args.json)
     return None
 
 
