@@ -19,8 +19,11 @@ from .poisons.bpp import BPP
 from .poisons.convolution import CUDA, HUDA, VUDA
 from .poisons.em import EMClasswise, EMSamplewise
 from .poisons.lsp import LSP
+from .poisons.narcissus import Narcissus
 from .poisons.noise import ClasswiseNoise, SamplewiseNoise
 from .poisons.ops import OPS
+from .poisons.rem import REM
+from .poisons.sep import SEP
 from .poisons.sig import SIG
 from .poisons.tap import HYPO, TAP
 from .poisons.wanet import WaNet
@@ -48,8 +51,11 @@ POISONS: dict[str, type[Poison]] = {
     "huda": HUDA,
     "hypo": HYPO,
     "lsp": LSP,
+    "narcissus": Narcissus,
     "ops": OPS,
+    "rem": REM,
     "samplewise": SamplewiseNoise,
+    "sep": SEP,
     "sig": SIG,
     "tap": TAP,
     "vuda": VUDA,

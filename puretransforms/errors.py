@@ -77,5 +77,13 @@ class NotFittedError(PureTransformsError, RuntimeError):
     """A poison that must see the clean data first was used before it did, or on images of another shape."""
 
 
+class SurrogateError(PureTransformsError, TypeError):
+    """A network given as surrogate has not the layer, or the number of networks, that the poison works on."""
+
+
+class HardwareError(PureTransformsError, RuntimeError):
+    """Work was asked of a CPU that takes days there."""
+
+
 class BenchmarkError(PureTransformsError, ValueError):
     """A benchmark was asked for by a name that it does not know, or in words that say no grid."""

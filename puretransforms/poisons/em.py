@@ -4,7 +4,6 @@
 few steps, the noise goes a few sign steps towards lower loss, and so on until the network finds nothing left to learn.
 """
 
-from collections.abc import Iterator
 from itertools import islice
 
 import torch
@@ -14,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from ..functional.shapes import Float, Int, Tensor, UInt8
 from .pgd import PGD, loss_towards
 from .stored import StoredPoison
-from .surrogate import frozen, logits_of, new_surrogate
+from .surrogate import endless_batches, frozen, logits_of, new_surrogate
 
 APBENCH = {"pgd_steps": 5, "step": 8 / 255 / 5}
 """Arguments of :class:`EMSamplewise` in the variant of Qin et al. (TMLR 2024): five steps to the ball's face."""
@@ -64,7 +63,7 @@ class _EM(StoredPoison):
         rows = self.num_classes if self.classwise else len(images)
         delta = torch.zeros(rows, *images.shape[1:], device=images.device)
         optimizer = torch.optim.SGD(surrogate.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
-        batches = self._endless(len(images), generator)
+        batches = endless_batches(len(images), self.batch_size, generator)
         self.history = []
         for _ in range(self.max_rounds):
             surrogate.train()
@@ -96,12 +95,6 @@ class _EM(StoredPoison):
     def _worn(self, images: Tensor, labels: Tensor, delta: Tensor, part: Tensor) -> Tensor:
         noise = self._shown(delta[labels[part] if self.classwise else part])
         return (images[part].float() / 255 + noise).clamp(0, 1)
-
-    def _endless(self, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Shuffled batches, epoch after epoch."""
-        while True:
-            order = torch.randperm(count, generator=generator)
-            yield from order.tensor_split(-(-count // self.batch_size))
 
     def _accuracy(self, surrogate: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, swept: Tensor) -> float:
         hits = [

@@ -1,12 +1,13 @@
 """Poisons whose perturbation is optimised on the data set: computed once by ``fit``, kept at 8 bits, saved, loaded."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from ..errors import LabelError, ManifestMismatchError, NotFittedError
+from ..errors import LabelError, ManifestMismatchError, NotFittedError, SurrogateError
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Int, Tensor, UInt8
 from ..images import round_to_uint8
@@ -35,17 +36,21 @@ class StoredPoison(Poison):
     fits_in_parts = False
     norm = "linf"
     classwise: ClassVar[bool] = False
+    takes_several: ClassVar[bool] = False  # surrogates
 
-    def __init__(self, *, epsilon: float, num_classes: int, seed: int, quantize: str | None) -> None:
-        super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
+    def __init__(self, *, epsilon: float, num_classes: int, seed: int, quantize: str | None, **more: Any) -> None:
+        super().__init__(num_classes=num_classes, seed=seed, quantize=quantize, **more)
         levels_of(epsilon)
         self.epsilon = epsilon
         self.reset()
 
     def craft(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: nn.Module | None
+        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: Any
     ) -> Float[Tensor, "m c h w"]:
-        """The perturbations in pixel units: ``[N, C, H, W]``, or ``[num_classes, C, H, W]`` with ``classwise``."""
+        """The perturbations in pixel units: ``[N, C, H, W]``, or ``[num_classes, C, H, W]`` with ``classwise``.
+
+        ``surrogate`` is a network or ``None``; with :attr:`takes_several`, a list of networks or ``None``.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define craft(images, labels, surrogate).")
 
     def reset(self) -> "StoredPoison":
@@ -72,7 +77,11 @@ class StoredPoison(Poison):
         )
 
     def fit(
-        self, images: Tensor, labels: Tensor, index: Tensor | None = None, surrogate: nn.Module | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        index: Tensor | None = None,
+        surrogate: nn.Module | Sequence[nn.Module] | None = None,
     ) -> "StoredPoison":
         """Optimise the perturbation on the clean data.
 
@@ -82,6 +91,7 @@ class StoredPoison(Poison):
             index: the place of each image in its data set, ``[N]``, all different; 0 to N - 1 if not given.
             surrogate: a classifier of raw pixels, ``[B, C, H, W]`` in ``[0, 1]`` to logits ``[B, num_classes]``;
                 without it the library trains one. It is left as it was found (exception: poisons that say so).
+                Some poisons take several.
         """
         x, _, shape = open_images(images)
         y = _integers(labels, shape, x.device, "labels")
@@ -90,26 +100,49 @@ class StoredPoison(Poison):
         ids = ids if index is None else _integers(index, shape, x.device, "index")
         if len(ids.unique()) < len(ids):
             raise LabelError("expected another index for each image, got repeated ones: give places in one data set.")
-        if surrogate is not None:
-            check_surrogate(surrogate, x[:1], self.num_classes)
+        networks = self._networks(surrogate)
+        for network in networks or ():
+            self.check_network(network, x[:1])
         pixels = round_to_uint8(x)
         self.reset()
-        delta = self.craft(pixels, y, surrogate)
+        delta = self.craft(pixels, y, networks if self.takes_several or networks is None else networks[0])
         levels = levels_of(self.epsilon)
         self._delta = delta.mul(255).round().clamp(-levels, levels).to(torch.int8).cpu()
         if not self.classwise:
             self._ids = {"index": ids.cpu(), "content": content_ids(pixels).cpu(), "labels": y.cpu()}
         return self
 
+    def _networks(self, surrogate: nn.Module | Sequence[nn.Module] | None) -> list[nn.Module] | None:
+        """The surrogates as a list, ``None`` for none."""
+        if surrogate is None:
+            return None
+        networks = [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
+        if not networks or (len(networks) > 1 and not self.takes_several):
+            raise SurrogateError(
+                f"expected {'some networks' if self.takes_several else 'one network'} as the surrogate of "
+                f"{type(self).__name__}, got {len(networks)}: give {'them' if self.takes_several else 'it'} trained on "
+                "such images, or leave it out."
+            )
+        return networks
+
+    def check_network(self, network: nn.Module, image: Float[Tensor, "1 c h w"]) -> None:
+        """Raise LabelError unless a given surrogate maps such an image to logits of the right number."""
+        check_surrogate(network, image, self.num_classes)
+
     def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+        delta = self._levels(x)
+        rows = labels.cpu() if self.classwise else self._rows(noise.keys.cpu(), labels.cpu())
+        return x + delta[rows].to(x) / 255
+
+    def _levels(self, x: Float[Tensor, "b c h w"]) -> Tensor:
+        """The table, for images of this shape."""
         delta = self._known()
         if delta.shape[1:] != x.shape[1:]:
             raise NotFittedError(
                 f"expected images of shape {list(delta.shape[1:])}, on which {type(self).__name__} was fitted, got "
                 f"{list(x.shape[1:])}: fit it on these images."
             )
-        rows = labels.cpu() if self.classwise else self._rows(noise.keys.cpu(), labels.cpu())
-        return x + delta[rows].to(x) / 255
+        return delta
 
     def _known(self) -> Tensor:
         if self._delta is None:

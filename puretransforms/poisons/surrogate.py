@@ -1,12 +1,13 @@
 """The network that a poison is optimised against: the caller's, or a small one trained here on the clean data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from torch import nn
 
-from ..errors import LabelError, NoImageError
+from ..errors import LabelError, NoImageError, SurrogateError
 from ..functional.shapes import Float, Int, Tensor, UInt8
 from ..models.resnet import ResNet18
 from ..train.classifier import _autocast, train_classifier
@@ -35,20 +36,44 @@ def trained_surrogate(
     batch_size: int = 128,
 ) -> ResNet18:
     """A ResNet-18 trained on clean data with crops and flips, as :mod:`puretransforms.train.classifier` does."""
+    return trained_checkpoints(
+        images, labels, 1, num_classes=num_classes, width=width, epochs=epochs, seed=seed, batch_size=batch_size
+    )[0]
+
+
+def trained_checkpoints(
+    images: UInt8[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    count: int,
+    *,
+    num_classes: int,
+    width: int,
+    epochs: int,
+    seed: int,
+    batch_size: int = 128,
+) -> list[ResNet18]:
+    """``count`` states of one training, equally spaced over its ``epochs``; the last is the end of it."""
     model = new_surrogate(num_classes, width, seed, images.shape[1]).to(images.device)
-    for _ in train_classifier(model, images, labels, epochs=epochs, batch_size=batch_size, seed=seed):
-        pass
-    return model
+    kept = {round((place + 1) * epochs / count) for place in range(count)}
+    records = train_classifier(model, images, labels, epochs=epochs, batch_size=batch_size, seed=seed)
+    return [deepcopy(model) for record in records if record.epoch in kept]
+
+
+def endless_batches(count: int, size: int, generator: torch.Generator) -> Iterator[Int[Tensor, " b"]]:
+    """Shuffled places ``0 .. count - 1`` in batches of ``size`` at most, epoch after epoch."""
+    while True:
+        yield from torch.randperm(count, generator=generator).tensor_split(-(-count // size))
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """``model`` in evaluation mode and without gradients of its own; put back as it was afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
+def frozen(*models: nn.Module) -> Iterator[None]:
+    """All in evaluation mode and without gradients of their own; put back as they were afterwards."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for model in models for parameter in model.parameters()]
+    for model in models:
+        model.eval().requires_grad_(False)
     try:
-        yield model
+        yield
     finally:
         for module, training in modes:
             module.training = training
@@ -61,6 +86,34 @@ def logits_of(model: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b
     with _autocast(x.device, "auto"):
         logits = model(x.contiguous(memory_format=torch.channels_last))
     return logits.float()
+
+
+def features_of(
+    model: nn.Module, x: Float[Tensor, "b c h w"], layers: Sequence[str] = ()
+) -> list[Float[Tensor, "b _"]]:
+    """What the modules named ``layers`` put out, and last what the last linear layer is given: float32 ``[B, F]`` each.
+
+    Raises:
+        SurrogateError: the network has no such module, or no linear layer.
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    known = dict(model.named_modules())
+    missing = [name for name in layers if name not in known]
+    if missing or not linear:
+        raise SurrogateError(
+            f"expected a surrogate with {f'a module {missing[0]!r}' if missing else 'a linear layer'}, got "
+            f"{type(model).__name__} of {', '.join(known)[:200]}: name its own modules, or pass another network."
+        )
+    seen: dict[int, Tensor] = {}
+    hooks = [linear[-1].register_forward_pre_hook(lambda module, given: seen.update({len(layers): given[0]}))]
+    for place, name in enumerate(layers):
+        hooks.append(known[name].register_forward_hook(lambda module, _, out, place=place: seen.update({place: out})))
+    try:
+        logits_of(model, x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [seen[place].float().flatten(1) for place in sorted(seen)]
 
 
 @torch.no_grad()

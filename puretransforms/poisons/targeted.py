@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -134,19 +133,11 @@ class TargetedPoison:
         for one in surrogates:
             check_surrogate(one, target, self.num_classes)
         bases = images[setup.base_indices.to(images.device)].float() / 255
-        delta, loss = self._frozen(surrogates, bases, target, setup)
+        with frozen(*surrogates):
+            delta, loss = self.optimise(bases, target, setup, surrogates)
         levels = levels_of(self.epsilon)
         stored = delta.mul(255).round().clamp(-levels, levels).to(torch.int8).cpu()
         return TargetedPerturbation(setup.base_indices.cpu(), stored, self.epsilon, loss)
-
-    def _frozen(self, surrogates: list[nn.Module], *rest: Any) -> tuple[Tensor, float]:
-        def inside(left: list[nn.Module]) -> tuple[Tensor, float]:
-            if not left:
-                return self.optimise(*rest, surrogates)
-            with frozen(left[0]):
-                return inside(left[1:])
-
-        return inside(surrogates)
 
     def _check(self, images: Tensor, labels: Tensor, setup: TargetedSetup) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or setup.target.shape != images.shape[1:]:
