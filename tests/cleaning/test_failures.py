@@ -7,6 +7,7 @@ of a run that nothing disturbed.
 import hashlib
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,10 +36,10 @@ def quietly(source, out, purifier, **options):
 
 
 class Flaky(MemoryFileSystem):
-    """A store in memory that fails one request in ``every``."""
+    """A store in memory that fails one request in ``every``, in turn before and after doing what was asked."""
 
     protocol = "flaky"
-    every = 5
+    every = 5  # or 1: all
     requests = itertools.count(1)
     inside = False
     cachable = False
@@ -49,13 +50,18 @@ class Flaky(MemoryFileSystem):
 
     def _request(self, verb, *args, **options):
         """One call from outside, which the parent class may split into several."""
-        if not Flaky.inside and next(Flaky.requests) % Flaky.every == 0:
+        number = 1 if Flaky.inside else next(Flaky.requests)
+        fails, answer_lost = number % Flaky.every == 0, number // Flaky.every % 2 == 0
+        if fails and not answer_lost:
             raise ConnectionError(104, "connection reset by peer")
         outermost, Flaky.inside = not Flaky.inside, True
         try:
-            return getattr(super(), verb)(*args, **options)
+            done = getattr(super(), verb)(*args, **options)
         finally:
             Flaky.inside = not outermost
+        if fails:
+            raise ConnectionError(104, "connection reset by peer")
+        return done
 
 
 def _make(verb):
@@ -220,6 +226,28 @@ def test_a_target_without_permission_is_named(source, tmp_path, purifier, monkey
     monkeypatch.setattr(os, "makedirs", refuse)
     with pytest.raises(OutputError, match="Permission denied: allow writing there"):
         quietly(source, tmp_path / "out", purifier)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="codec workers are processes on Linux only")
+def test_a_worker_killed_for_want_of_memory_leaves_whole_files_alone(source, tmp_path, purifier, monkeypatch, snapshot):
+    """As the kernel does it, by SIGKILL, while a unit is being encoded and others are finished."""
+    quietly(source, tmp_path / "whole", purifier, report=False)
+    whole, out, encode, left = snapshot(tmp_path / "whole"), tmp_path / "out", steps.encode, itertools.count(-14)
+
+    def encode_and_die(*args):
+        if next(left) == 0:  # counted in the worker's process
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "encode", encode_and_die)
+        with pytest.raises(WorkerDiedError, match="got one that was killed, most likely for want of memory"):
+            quietly(source, out, purifier, report=False)
+    halfway = {name: digest for name, digest in snapshot(out).items() if not name.startswith(".puretransforms")}
+    assert any(name.endswith(".png") for name in halfway)
+    assert halfway.items() <= whole.items() and "manifest.jsonl" not in halfway
+    quietly(source, out, purifier, report=False)
+    assert snapshot(out) == whole
 
 
 def test_want_of_memory_is_an_error_and_no_damaged_image(source, tmp_path, purifier, monkeypatch, snapshot):

@@ -145,6 +145,23 @@ def quietly_again(result, purifier):
     return again.complete and again.images_per_second == 0
 
 
+def test_ranks_split_every_source(tmp_path, images, purifier, snapshot, monkeypatch):
+    """As under torchrun and SLURM, by the environment; whichever process comes last finishes."""
+    shards = str(as_shards(tmp_path / "shards", images) / "*.tar")
+    sources = (as_folder(tmp_path / "folder", images), InMemory(*images[:2]), as_hugging_face(images), shards)
+    for number, source in enumerate(sources):
+        whole, split = tmp_path / f"whole{number}", tmp_path / f"split{number}"
+        quietly(source, whole, purifier)
+        complete = []
+        for rank in (1, 2, 0):
+            with monkeypatch.context() as environment:
+                environment.setenv("RANK", str(rank))
+                environment.setenv("WORLD_SIZE", "3")
+                complete.append(quietly(source, split, purifier).complete)
+        assert complete == [False, False, True]
+        assert snapshot(split) == snapshot(whole)
+
+
 def test_a_torchvision_data_set_keeps_order_targets_and_transforms(tmp_path, images, purifier):
     order = [13, 2, 7, 0, 11, 5]  # not sorted by class
     pictures, targets = [images[0][i] for i in order], [images[1][i] for i in order]
