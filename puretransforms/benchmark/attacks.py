@@ -15,13 +15,20 @@ from ..poisons.badnets import BadNets
 from ..poisons.base import Poison
 from ..poisons.blend import Blend
 from ..poisons.bpp import BPP
+from ..poisons.bullseye_polytope import BullseyePolytope
 from ..poisons.convolution import CUDA, HUDA, VUDA
 from ..poisons.dataset import PoisonedDataset
 from ..poisons.em import EMClasswise, EMSamplewise
+from ..poisons.gradient_matching import GradientMatching
 from ..poisons.lsp import LSP
+from ..poisons.narcissus import Narcissus
 from ..poisons.noise import ClasswiseNoise, SamplewiseNoise
 from ..poisons.ops import OPS
+from ..poisons.rem import REM
+from ..poisons.sep import SEP
 from ..poisons.sig import SIG
+from ..poisons.tap import HYPO, TAP
+from ..poisons.targeted import TargetedPoison, TargetedSetup
 from ..poisons.wanet import WaNet
 from .digits import LabelledImages
 
@@ -66,10 +73,11 @@ def poison_with(
     rate: float = 1.0,
     **options: object,
 ) -> Attacked:
-    """Poison a share of ``train``; a poison that must see the data first is fitted on it."""
+    """Poison a share of ``train``; a poison that must see the data first is fitted on it, on a GPU if there is one."""
     poison = poison_class(num_classes=num_classes, **options)
     if poison.needs_fit:
-        poison.fit(train.images, train.targets)
+        device = _work_device() if not poison.fits_in_parts else "cpu"
+        poison.fit(train.images.to(device), train.targets.to(device))
     dataset = PoisonedDataset(train, poison, rate=rate)
     images = torch.empty_like(train.images)
     for i in range(0, len(train), _BLOCK):
@@ -77,6 +85,54 @@ def poison_with(
         images[block] = torch.stack([image for image, _ in dataset.__getitems__(block)])
     goal = triggered_test(poison, test) if isinstance(poison, Backdoor) else no_goal(train)
     return Attacked(images, dataset.targets, dataset.mask | dataset.cover_mask, *goal)
+
+
+def target_with(
+    poison_class: Callable[..., TargetedPoison],
+    train: LabelledImages,
+    test: LabelledImages,
+    num_classes: int,
+    *,
+    setup: int = 0,
+    rate: float = 0.01,
+    **options: object,
+) -> Attacked:
+    """Aim at one test image by altering a share ``rate`` of ``train``, all of one class; see :func:`drawn_setup`."""
+    chosen = drawn_setup(train, test, num_classes, setup, rate)
+    poison = poison_class(num_classes=num_classes, **options)
+    device = _work_device()
+    crafted = poison.craft(train.images.to(device), train.targets.to(device), chosen)
+    mask = torch.zeros(len(train), dtype=torch.bool)
+    mask[chosen.base_indices] = True
+    wanted, truth = (torch.tensor([label]) for label in (chosen.base_class, chosen.target_class))
+    return Attacked(crafted.apply(train.images), train.targets, mask, chosen.target[None], wanted, truth)
+
+
+def drawn_setup(
+    train: LabelledImages, test: LabelledImages, num_classes: int, number: int, rate: float
+) -> TargetedSetup:
+    """Setup ``number`` of these data: two classes, a test image of one and training images of the other, at random.
+
+    Raises:
+        LabelError: the base class has fewer images than ``rate`` of the training set, or the target class none.
+    """
+    draw = torch.Generator().manual_seed(number)
+    target_class, base_class = torch.randperm(num_classes, generator=draw)[:2].tolist()
+    targets = (test.targets == target_class).nonzero()[:, 0]
+    bases = (train.targets == base_class).nonzero()[:, 0]
+    count = max(1, round(rate * len(train)))
+    if not len(targets) or len(bases) < count:
+        raise LabelError(
+            f"expected a test image of class {target_class} and {count} training images of class {base_class}, got "
+            f"{len(targets)} and {len(bases)}: lower the rate, or choose another setup."
+        )
+    target = test.images[targets[torch.randint(len(targets), (), generator=draw)]]
+    chosen = bases[torch.randperm(len(bases), generator=draw)[:count]].sort().values
+    return TargetedSetup(target, target_class, base_class, chosen)
+
+
+def _work_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def triggered_test(poison: Backdoor, test: LabelledImages) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,25 +162,36 @@ def _backdoor(poison_class: Callable[..., Poison], **preset: object) -> Attack:
     return Attack("backdoor", partial(poison_with, poison_class, **preset))
 
 
+def _targeted(poison_class: Callable[..., TargetedPoison]) -> Attack:
+    return Attack("targeted", partial(target_with, poison_class))
+
+
 ATTACKS: dict[str, Attack] = {
     CLEAN: Attack("availability", _untouched),
     "ar": _availability(AR),
     "badnets": _backdoor(BadNets, rate=0.1),
     "blend": _backdoor(Blend, rate=0.1),
     "bpp": _backdoor(BPP, rate=0.1),
+    "bullseye_polytope": _targeted(BullseyePolytope),
     "classwise": _availability(ClasswiseNoise),
     "cuda": _availability(CUDA),
     "em_classwise": _availability(EMClasswise),
     "em_samplewise": _availability(EMSamplewise),
+    "gradient_matching": _targeted(GradientMatching),
     "huda": _availability(HUDA),
+    "hypo": _availability(HYPO),
     "lsp": _availability(LSP),
+    "narcissus": _backdoor(Narcissus, rate=0.01),
     "ops": _availability(OPS),
+    "rem": _availability(REM),
     "samplewise": _availability(SamplewiseNoise),
+    "sep": _availability(SEP),
     "sig": _backdoor(SIG, rate=0.05),
+    "tap": _availability(TAP),
     "vuda": _availability(VUDA),
     "wanet": _backdoor(WaNet, rate=0.1),
 }
-"""A new poison is one line here. A targeted attack gives a ``make`` of its own, with the target as ``triggered``."""
+"""A new poison is one line here. The targeted ones take ``setup=0``, ``setup=1``, ...: one target each."""
 
 
 def find_attack(spec: str) -> tuple[Attack, dict[str, object]]:

@@ -11,7 +11,7 @@ from ..train.settings import DIGITS_SETTING, ClassifierSetting
 AVAILABILITY = ("clean", "lsp", "ops", "ar", "cuda", "vuda", "huda", "classwise", "em_classwise")
 BACKDOORS = ("badnets", "blend", "sig", "wanet")
 BASELINES = ("none", "jpeg10", "jpeg75", "gray", "bitdepth2", "median", "gaussian", "projection", "mixup", "cutmix")
-OTHERS = ("coin", "coin_once", "adversarial")
+OTHERS = ("coin", "coin_once", "ebm", "vae", "adversarial")
 
 
 @dataclass(frozen=True, order=True)
@@ -88,8 +88,6 @@ PRESETS: dict[str, Preset] = {
             train_size=10_000,
             test_size=5_000,
         ),
-        Preset(
-            "gpu", WIDE, (*AVAILABILITY, *BACKDOORS), (*BASELINES, "coin", "coin_once", "adversarial"), device="cuda"
-        ),
+        Preset("gpu", WIDE, (*AVAILABILITY, *BACKDOORS), (*BASELINES, *OTHERS), device="cuda"),
     )
 }

@@ -7,7 +7,7 @@ import torch
 
 from ..errors import BenchmarkError
 from .cases import PRESETS, Preset
-from .grid import FIDELITY, RESULTS, Say, load_fidelity, load_results, run_bench
+from .grid import FIDELITY, RESULTS, Say, load_fidelity, load_results, provenance, run_bench
 from .report import write_report
 
 
@@ -39,7 +39,7 @@ def run_command(
     if threads is not None:
         torch.set_num_threads(threads)
     run_bench(grid, out, data=data, cache=cache, say=say)
-    return write_report(out, load_results(out / RESULTS), load_fidelity(out / FIDELITY))
+    return write_report(out, load_results(out / RESULTS), load_fidelity(out / FIDELITY), provenance(out / RESULTS))
 
 
 def chosen_grid(preset: str, poisons: str | None, purifiers: str | None, seeds: str | None) -> Preset:

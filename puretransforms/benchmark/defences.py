@@ -17,6 +17,7 @@ from ..transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEG
 from ..transforms.coin import COINInterpolate
 from ..transforms.ebm import EBMPurify
 from ..transforms.projection import OrthogonalProjection
+from ..transforms.vae import VAEPurify
 from .digits import LabelledImages
 
 NONE = "none"
@@ -33,10 +34,12 @@ class Defence:
             ``"step"``: on batch and labels in the training step; ``"nowhere"``.
         make: ``make(train, num_classes, weights)`` gives the transform, or for ``"step"`` the
             :data:`~puretransforms.train.classifier.Adapt`; ``train`` is the poisoned set, for those that learn from it.
+        labelled: a ``"stored"`` transform of images and labels, which the poisoned set carries.
     """
 
     place: str
     make: Callable[[LabelledImages, int, Path | None], Any]
+    labelled: bool = False
 
     def __post_init__(self) -> None:
         if self.place not in PLACES:
@@ -82,6 +85,18 @@ def _projection(train: LabelledImages, num_classes: int, weights: Path | None) -
     return OrthogonalProjection(num_classes=num_classes, seed=0).fit(train.images, train.targets)
 
 
+def _vae(train: LabelledImages, num_classes: int, weights: Path | None) -> VAEPurify:
+    return VAEPurify(seed=0) if weights is None else VAEPurify(weights, seed=0)
+
+
+def _vae_fitted(train: LabelledImages, num_classes: int, weights: Path | None) -> VAEPurify:
+    """D-VAE as published, or on a machine without a GPU the small network and the short schedule."""
+    size = {"schedule": "short", "arch": "small"}
+    if torch.cuda.is_available():
+        size = {"schedule": "published", "arch": "published", "device": "cuda"}
+    return VAEPurify.fit((train.images, train.targets), num_classes=num_classes, seed=0, **size)
+
+
 DEFENCES: dict[str, Defence] = {
     NONE: Defence("nowhere", lambda *_: None),
     "adversarial": Defence("step", lambda *_: adversarial()),
@@ -97,6 +112,8 @@ DEFENCES: dict[str, Defence] = {
     "median": _stored(MedianBlur, kernel_size=3),
     "mixup": Defence("step", lambda train, num_classes, weights: mixing(v2.MixUp, num_classes)),
     "projection": Defence("before", _projection),
+    "vae": Defence("stored", _vae),
+    "vae_fitted": Defence("stored", _vae_fitted, labelled=True),
 }
 """A new purifier is one line here."""
 

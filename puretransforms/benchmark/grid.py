@@ -103,6 +103,24 @@ def load_results(path: Path, about: dict[str, Any] | None = None) -> list[Result
     return list(found.values())
 
 
+def provenance(path: Path) -> str:
+    """One sentence on what the results in a file were measured with."""
+    lines = [line["about"] for line in _lines(path) if "about" in line]
+    if not lines:
+        return ""
+    setting, first = lines[0]["setting"], lines[0]
+
+    def all_of(name: str) -> str:
+        return ", ".join(dict.fromkeys(str(line[name]) for line in lines))
+
+    return (
+        f"Setting {setting['name']}: {setting['network']} of width {setting['width']}, {setting['epochs']} epochs, "
+        f"batches of {setting['batch_size']}; {first['train_images']:,} training and {first['test_images']:,} test "
+        f"images (data {first['data']}). Measured on {all_of('device')}, {all_of('threads')} thread(s) a run, torch "
+        f"{all_of('torch')}, {all_of('date')}."
+    )
+
+
 def load_fidelity(path: Path) -> list[Fidelity]:
     """The measurements of purifiers on images, the last of each pair of poison and purifier."""
     found = {(line["poison"], line["purifier"]): Fidelity(**line) for line in _lines(path)}

@@ -17,7 +17,8 @@ class Cell:
     """One poison under one purifier over the seeds; accuracies and success in percent, spreads are sample deviations.
 
     ``success`` is the mean over seeds; ``success_worst`` the mean over seeds of the most successful class (by true
-    class).
+    class). The setups of a targeted attack stand in one cell: they and the seeds are its runs, and ``success`` is the
+    share of runs in which the target was hit.
     """
 
     poison: str
@@ -40,17 +41,23 @@ def cells(results: Iterable[Result]) -> list[Cell]:
     """One cell for each poison, purifier and setting, in the order of first appearance."""
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
-        groups.setdefault((result.poison, result.purifier, result.setting), []).append(result)
-    return [_cell(group) for group in groups.values()]
+        groups.setdefault((_row(result), result.purifier, result.setting), []).append(result)
+    return [_cell(poison, group) for (poison, _, _), group in groups.items()]
 
 
-def _cell(group: Sequence[Result]) -> Cell:
+def _row(result: Result) -> str:
+    """The poison without the number of its setup."""
+    name, *options = result.poison.split(":")
+    return ":".join([name, *(option for option in options if not option.startswith("setup="))])
+
+
+def _cell(poison: str, group: Sequence[Result]) -> Cell:
     last, peak = [100 * r.test[-1] for r in group], [100 * max(r.test) for r in group]
     success = [100 * r.success[-1] for r in group if r.success]
     worst = [100 * max(r.success_by_class.values()) for r in group if r.success_by_class]
     first = group[0]
     return Cell(
-        first.poison,
+        poison,
         first.purifier,
         first.setting,
         first.kind,
@@ -67,13 +74,20 @@ def _cell(group: Sequence[Result]) -> Cell:
     )
 
 
-def write_report(out: str | Path, results: Iterable[Result], fidelity: Iterable[Fidelity]) -> str:
-    """Write ``report.md``, ``report.json``, ``accuracy.svg`` and ``fidelity.svg`` into ``out``; gives the Markdown."""
+def write_report(out: str | Path, results: Iterable[Result], fidelity: Iterable[Fidelity], provenance: str = "") -> str:
+    """Write ``report.md``, ``report.json``, ``accuracy.svg`` and ``fidelity.svg`` into ``out``; gives the Markdown.
+
+    ``provenance``: a sentence on what the results were measured with.
+    """
     out, table, measured = Path(out), cells(results), list(fidelity)
     out.mkdir(parents=True, exist_ok=True)
-    text = markdown(table, measured)
+    text = markdown(table, measured, provenance)
     (out / "report.md").write_text(text)
-    report = {"cells": [asdict(cell) for cell in table], "fidelity": [asdict(line) for line in measured]}
+    report = {
+        "provenance": provenance,
+        "cells": [asdict(cell) for cell in table],
+        "fidelity": [asdict(line) for line in measured],
+    }
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     values = {(cell.poison, cell.purifier): cell.last for cell in table}
     (out / "accuracy.svg").write_text(matrix_svg(values, "test accuracy in %, last epoch"))
@@ -88,7 +102,7 @@ def write_report(out: str | Path, results: Iterable[Result], fidelity: Iterable[
     return text
 
 
-def markdown(table: Sequence[Cell], fidelity: Sequence[Fidelity]) -> str:
+def markdown(table: Sequence[Cell], fidelity: Sequence[Fidelity], provenance: str = "") -> str:
     """All tables that there is something to say in."""
     parts = [
         _matrix("Test accuracy, last epoch", table, lambda c: _number(c.last, c.last_std)),
@@ -103,7 +117,7 @@ def markdown(table: Sequence[Cell], fidelity: Sequence[Fidelity]) -> str:
         parts.append(_fidelity_table(fidelity))
     seeds = sorted({cell.seeds for cell in table})
     note = f"Percent; mean and sample standard deviation over {' or '.join(map(str, seeds))} seed(s)."
-    return "\n\n".join([note, *parts]) + "\n"
+    return "\n\n".join([" ".join(filter(None, [note, provenance])), *parts]) + "\n"
 
 
 def _matrix(title: str, table: Sequence[Cell], write: Callable[[Cell], str]) -> str:

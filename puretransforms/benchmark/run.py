@@ -104,7 +104,7 @@ class Bench:
             return None
         attacked = self.attacked(poison)
         rows = (attacked.mask.nonzero()[:, 0] if attacked.mask.any() else torch.arange(len(self.train)))[:sample]
-        transform = self._defence(purifier, attacked)
+        transform = _bound(self._defence(purifier, attacked), defence, attacked.targets[rows])
         return measure_fidelity(
             poison, purifier, transform, self.train.images[rows].to(self.device), attacked.images[rows].to(self.device)
         )
@@ -124,8 +124,9 @@ class Bench:
 
         def make() -> dict[str, Tensor]:
             transform = self._defence(case.purifier, attacked)
-            parts = attacked.images.split(1000)
-            return {"images": torch.cat([transform(part.to(self.device)).cpu() for part in parts])}
+            parts = zip(attacked.images.split(1000), attacked.targets.split(1000), strict=True)
+            bound = (_bound(transform, defence, labels)(part.to(self.device)).cpu() for part, labels in parts)
+            return {"images": torch.cat(list(bound))}
 
         return self.store.get([self.fingerprint, case.poison, case.purifier], make)["images"]
 
@@ -148,6 +149,11 @@ class _Success:
         self.shares.append(float(hits.mean()))
         classes = attacked.truth.unique().tolist()
         self.by_class = {str(label): float(hits[attacked.truth == label].mean()) for label in classes}
+
+
+def _bound(transform: Any, defence: Defence, labels: Tensor) -> Any:
+    """``transform`` as a function of images alone, also where it reads the labels that they carry."""
+    return (lambda images: transform(images, labels)[0]) if defence.labelled else transform
 
 
 def _before(transform: Any, augment: Any) -> Any:

@@ -3,14 +3,26 @@
 import pytest
 import torch
 
-from puretransforms.benchmark.attacks import ATTACKS, find_attack
+from puretransforms.benchmark.attacks import ATTACKS, drawn_setup, find_attack
 from puretransforms.benchmark.digits import LabelledImages
-from puretransforms.errors import BenchmarkError, LabelError
+from puretransforms.errors import BenchmarkError, HardwareError, LabelError
 from puretransforms.poisons.badnets import BadNets
 from puretransforms.poisons.convolution import CUDA
 from puretransforms.poisons.ops import OPS
 
-COSTLY = {"em_classwise", "em_samplewise"}
+EM = "width=4:max_rounds=1:train_steps=1:pgd_steps=1"
+ADVERSARIAL = "width=4:epochs=1:steps=2"
+TOYS = {  # of the attacks that train a network
+    "bullseye_polytope": f"{ADVERSARIAL}:setup=3",
+    "em_classwise": EM,
+    "em_samplewise": EM,
+    "gradient_matching": f"{ADVERSARIAL}:restarts=1:rate=0.1",
+    "hypo": ADVERSARIAL,
+    "narcissus": "width=4:epochs=1:rounds=8:lr=0.1",
+    "rem": "on_cpu=true:width=4:train_steps=1:pgd_steps=1:views=1:inner_steps=1",
+    "sep": f"{ADVERSARIAL}:checkpoints=1",
+    "tap": f"{ADVERSARIAL}:restarts=1",
+}
 
 
 def data(n: int, seed: int = 0) -> LabelledImages:
@@ -19,18 +31,18 @@ def data(n: int, seed: int = 0) -> LabelledImages:
     return LabelledImages(images, torch.arange(n) % 4)
 
 
-@pytest.mark.parametrize("name", sorted(set(ATTACKS) - COSTLY))
+@pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_every_attack_keeps_shapes_and_says_what_it_changed(name: str) -> None:
     train, test = data(80), data(20, 1)
-    attack, options = find_attack(name)
+    attack, options = find_attack(f"{name}:{TOYS[name]}" if name in TOYS else name)
     attacked = attack.make(train, test, 4, **options)
     changed = (attacked.images != train.images).flatten(1).any(1)
     assert attacked.images.shape == train.images.shape and attacked.images.dtype == torch.uint8
     assert not (changed & ~attacked.mask).any()
     assert changed[attacked.mask].double().mean() > 0.9 if name != "clean" else not attacked.mask.any()
-    backdoor = attack.kind == "backdoor"
-    assert (len(attacked.wanted) > 0) == backdoor
-    assert backdoor or torch.equal(attacked.targets, train.targets)
+    assert (len(attacked.wanted) > 0) == (attack.kind != "availability")
+    assert attack.kind == "backdoor" or torch.equal(attacked.targets, train.targets)
+    assert len(attacked.wanted) == 1 or attack.kind != "targeted"
     assert len(attacked.triggered) == len(attacked.wanted) == len(attacked.truth)
 
 
@@ -51,6 +63,24 @@ def test_a_backdoor_aims_at_all_test_images_of_other_classes() -> None:
     others = test.targets != 2
     assert torch.equal(attacked.triggered, BadNets(num_classes=4, target=2).trigger(test.images[others]))
     assert torch.equal(attacked.truth, test.targets[others]) and (attacked.wanted == 2).all()
+
+
+def test_setups_differ_by_their_number_alone() -> None:
+    train, test = data(80), data(20, 1)
+    one, again, other = (drawn_setup(train, test, 4, number, 0.1) for number in (0, 0, 1))
+    assert one.base_indices.equal(again.base_indices) and one.target.equal(again.target)
+    assert not other.base_indices.equal(one.base_indices)
+    assert one.target_class != one.base_class and len(one.base_indices) == 8
+    assert (train.targets[one.base_indices] == one.base_class).all()
+    assert (test.images[test.targets == one.target_class] == one.target).flatten(1).all(1).any()
+    with pytest.raises(LabelError, match=r"40 training images of class .* got 5 and 20: lower the rate"):
+        drawn_setup(train, test, 4, 0, 0.5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_needs_a_gpu_says_so() -> None:
+    with pytest.raises(HardwareError, match="on a GPU for REM"):
+        ATTACKS["rem"].make(data(8), data(8), 4)
 
 
 def test_a_backdoor_without_other_classes_is_refused() -> None:

@@ -13,8 +13,10 @@ from puretransforms.benchmark.digits import LabelledImages
 from puretransforms.errors import BenchmarkError, PureTransformsError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.transforms.base import PureTransform
+from puretransforms.transforms.vae import VAEPurify
 
-WITH_WEIGHTS = {"ebm"}
+WITH_WEIGHTS = {"ebm", "vae"}
+FITTED = {"vae_fitted"}
 
 
 def data() -> LabelledImages:
@@ -23,7 +25,7 @@ def data() -> LabelledImages:
     return LabelledImages(images, torch.arange(24) % 3)
 
 
-@pytest.mark.parametrize("name", sorted(set(DEFENCES) - WITH_WEIGHTS))
+@pytest.mark.parametrize("name", sorted(set(DEFENCES) - WITH_WEIGHTS - FITTED))
 def test_every_defence_is_built_and_runs(name: str) -> None:
     defence, weights = find_defence(name)
     made = defence.make(data(), 3, weights)
@@ -65,10 +67,30 @@ def test_weights_follow_the_name() -> None:
     assert find_defence("ebm=some/where") == (DEFENCES["ebm"], Path("some/where"))
 
 
-def test_missing_weights_are_named(tmp_path: Path) -> None:
-    defence, weights = find_defence(f"ebm={tmp_path / 'nowhere'}")
+@pytest.mark.parametrize("name", sorted(WITH_WEIGHTS))
+def test_missing_weights_are_named(name: str, tmp_path: Path) -> None:
+    defence, weights = find_defence(f"{name}={tmp_path / 'nowhere'}")
     with pytest.raises(PureTransformsError, match="nowhere"):
         defence.make(data(), 3, weights)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_fitted_vae_sees_the_poisoned_set_at_the_size_that_the_machine_can_do(
+    gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict = {}
+
+    def fit(dataset: object, **options: object) -> VAEPurify:
+        asked.update(options, dataset=dataset)
+        return VAEPurify(weights=None, width=4, latent=8)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(VAEPurify, "fit", fit)
+    defence, weights = find_defence("vae_fitted")
+    defence.make(data(), 3, weights)
+    assert asked["dataset"][0].equal(data().images) and asked["dataset"][1].equal(data().targets)
+    assert (asked["schedule"], asked["arch"]) == (("published", "published") if gpu else ("short", "small"))
+    assert defence.labelled and asked["num_classes"] == 3
 
 
 def test_unknown_words_are_refused() -> None:

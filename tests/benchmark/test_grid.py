@@ -9,7 +9,7 @@ import torch
 
 from puretransforms.benchmark import grid
 from puretransforms.benchmark.cases import Preset
-from puretransforms.benchmark.grid import FIDELITY, RESULTS, load_fidelity, load_results, run_bench
+from puretransforms.benchmark.grid import FIDELITY, RESULTS, load_fidelity, load_results, provenance, run_bench
 from puretransforms.benchmark.run import Bench
 from puretransforms.errors import BenchmarkError, ManifestMismatchError
 from puretransforms.models.resnet import SmallConvNet
@@ -43,6 +43,12 @@ def test_a_line_for_each_case_with_what_it_was_made_of(out: Path) -> None:
     assert about["train_images"] == 50 and about["test_images"] == 40 and about["setting"]["name"] == "least"
     assert about["torch"] == torch.__version__ and about["threads"] >= 1
     assert [result.case for result in load_results(out / RESULTS)] == list(LEAST.cases())
+
+
+def test_the_lines_say_in_a_sentence_what_they_were_measured_with(out: Path, tmp_path: Path) -> None:
+    text = provenance(out / RESULTS)
+    assert text.startswith("Setting least: SmallConvNet of width 4, 1 epochs, batches of 50; 50 training and 40 test")
+    assert text.count(torch.__version__) == 1 and provenance(tmp_path / "none") == ""
 
 
 def test_images_are_measured_once_a_pair(out: Path) -> None:

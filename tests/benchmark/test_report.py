@@ -49,6 +49,22 @@ def test_the_markdown_has_every_table() -> None:
     assert "success" not in markdown(cells(RESULTS[-1:]), []) and "PSNR" not in markdown(cells(RESULTS[-1:]), [])
 
 
+def test_setups_of_a_targeted_attack_are_runs_of_one_row() -> None:
+    hits = [("setup=0", 0, 1.0), ("setup=0", 1, 0.0), ("setup=1", 0, 1.0), ("setup=2", 0, 1.0)]
+    runs = [
+        Result(f"bullseye_polytope:{setup}:rate=0.1", "none", "s", seed, "targeted", [0.8], 0.9, [hit], {"1": hit}, 1.0)
+        for setup, seed, hit in hits
+    ]
+    (cell,) = cells(runs)
+    assert cell.poison == "bullseye_polytope:rate=0.1" and cell.seeds == 4 and cell.success == pytest.approx(75)
+
+
+def test_the_report_says_what_it_was_measured_with(tmp_path: Path) -> None:
+    text = write_report(tmp_path, RESULTS, FIDELITY, "On two cores.")
+    assert text.startswith("Percent; ") and "seed(s). On two cores.\n" in text
+    assert json.loads((tmp_path / "report.json").read_text())["provenance"] == "On two cores."
+
+
 def test_the_files(tmp_path: Path) -> None:
     text = write_report(tmp_path / "new", RESULTS, FIDELITY)
     assert (tmp_path / "new" / "report.md").read_text() == text

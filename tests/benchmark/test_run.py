@@ -65,6 +65,21 @@ def test_after_purifies_each_batch_as_the_network_sees_it(bench: Bench, monkeypa
     assert (result.test, result.train) == by_hand(bench, "lsp", transform=Grayscale())
 
 
+def test_a_labelled_purifier_gets_the_labels_that_the_poisoned_set_carries(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def brighten(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images + (labels + 1)[:, None, None, None].to(images.dtype), labels
+
+    monkeypatch.setitem(DEFENCES, "brighten", Defence("stored", lambda *_: brighten, labelled=True))
+    result = bench.run(case("badnets", "brighten"), TINY)
+    attacked = bench.attacked("badnets")
+    assert not attacked.targets.equal(bench.train.targets)
+    expected = by_hand(bench, "badnets", images=brighten(attacked.images, attacked.targets)[0])
+    assert (result.test, result.train) == expected
+    assert bench.fidelity("badnets", "brighten").gain == pytest.approx(1)
+
+
 def test_before_purifies_floats_ahead_of_the_crop(bench: Bench) -> None:
     attacked = bench.attacked("lsp")
     project = OrthogonalProjection(num_classes=3, seed=0).fit(attacked.images, attacked.targets)
