@@ -1,7 +1,8 @@
 """The Hugging Face Hub behind one function each way: every failure becomes one of our errors and says the fix.
 
 The client compares sizes, not contents, so :func:`download` hashes what it hands out. In a cache with symbolic links
-the name of the blob is its hash (sha256 of an LFS file, git's sha1 of another), which needs no network.
+the name of a repo's blob is its hash (sha256 of an LFS file, git's sha1 of another), which needs no network. That blob
+may be a link itself, into a store that repos share, where names are those of Xet.
 """
 
 import hashlib
@@ -36,14 +37,19 @@ _FAILURES = (hf.HfHubHTTPError, httpx.HTTPError, hf.FileMetadataError, OSError, 
 
 @dataclass(frozen=True)
 class Access:
-    """How to get at a repo; the names are those of ``huggingface_hub``."""
+    """How to get at a repo; the names are those of ``huggingface_hub``, but ``name``, under which it is registered."""
 
     repo_id: str
     revision: str = "main"
+    name: str | None = None
     cache_dir: str | Path | None = None
     token: str | bool | None = None
     local_files_only: bool = False
     force_download: bool = False
+
+    def the(self, file: str) -> str:
+        """That file, for messages."""
+        return f"{file} of {self.repo_id}@{self.revision}" + (f" (weights {self.name!r})" if self.name else "")
 
 
 def endpoint() -> str:
@@ -118,7 +124,7 @@ def _reachable() -> bool:
     """Whether the endpoint takes connections: the client would try for 23 s. Not asked behind a proxy."""
     url = urlsplit(endpoint())
     host = url.hostname or ""
-    if url.scheme in getproxies() and not proxy_bypass(host):
+    if {url.scheme, "all"} & getproxies().keys() and not proxy_bypass(host):
         return True
     try:
         socket.create_connection((host, url.port or (443 if url.scheme == "https" else 80)), _PROBE_SECONDS).close()
@@ -128,7 +134,7 @@ def _reachable() -> bool:
 
 
 def _fetch(access: Access, name: str, local: bool) -> Path:
-    what = f"{name} of {access.repo_id}@{access.revision}"
+    what = access.the(name)
     if local and access.force_download:
         raise WeightsUnavailableError(f"force_download=True needs the Hub for {what}, but {_no_way(access)}.")
     try:
@@ -164,7 +170,7 @@ def _fetch(access: Access, name: str, local: bool) -> Path:
         hint = "; pickled weights are never loaded, convert them to safetensors" if name == WEIGHTS else ""
         own = " and config.json" if name in (CONFIG, WEIGHTS) else ""
         raise WeightsUnavailableError(
-            f"the repo {access.repo_id}@{access.revision} holds no {name}: expected a repo with {WEIGHTS}{own}{hint}."
+            f"there is no {what}: expected a repo that holds {WEIGHTS}{own}{hint}."
         ) from error
     except hf.HFValidationError as error:
         raise WeightsUnavailableError(f"expected a repo id like 'user/name', got {access.repo_id!r}.") from error
@@ -177,36 +183,46 @@ def _fetch(access: Access, name: str, local: bool) -> Path:
 def _verified(access: Access, name: str, path: Path, sha256: str | None) -> bytes:
     """The bytes of ``path``; where their hash is wrong, those of a second download."""
     data = path.read_bytes()
-    problem = _damage(path, data)
+    problem = _damage(path, data, sha256)
     if problem and not access.local_files_only and not is_offline_mode() and _reachable():
+        _remove(path)  # the client would leave it in a cache without symbolic links
         path = _fetch(replace(access, force_download=True), name, local=False)
         data = path.read_bytes()
-        problem = _damage(path, data)
-    what = f"{name} of {access.repo_id}@{access.revision}"
+        problem = _damage(path, data, sha256)
     if problem:
-        for stale in {path.resolve(), path}:
-            stale.unlink(missing_ok=True)
+        _remove(path)
         raise WeightsCorruptedError(
-            f"{what} is damaged: {problem}. It was removed from the cache: load it again with a network."
+            f"{access.the(name)} is damaged: {problem}. It was removed from the cache: load it again with a network."
         )
     got = hashlib.sha256(data).hexdigest()
     if sha256 not in (None, got):
         raise WeightsCorruptedError(
-            f"expected {what} to have sha256 {sha256}, got {got}: the repo holds another file than the one pinned; ask "
-            "whoever changed it, and pin the new file only if you trust it."
+            f"expected {access.the(name)} to have sha256 {sha256}, got {got}: the repo holds another file than the one "
+            "pinned; ask whoever changed it, and pin the new file only if you trust it."
         )
     return data
 
 
-def _damage(path: Path, data: bytes) -> str | None:
-    """How ``data`` differs from what the name of the blob behind ``path`` promises."""
-    expected = path.resolve().name
+def _blob(path: Path) -> Path:
+    """The repo's blob that a file of a snapshot is a link to; the file itself in a cache without symbolic links."""
+    return path.parent / path.readlink() if path.is_symlink() else path
+
+
+def _remove(path: Path) -> None:
+    """Take a file of a snapshot out of the cache, with all that it links to."""
+    for stale in (path.resolve(), _blob(path), path):
+        stale.unlink(missing_ok=True)
+
+
+def _damage(path: Path, data: bytes, sha256: str | None) -> str | None:
+    """How ``data`` differs from what the name of its blob promises, or without one from the pinned ``sha256``."""
+    expected = _blob(path).name if path.is_symlink() else sha256 or ""
     if len(expected) == 64:
         got = hashlib.sha256(data).hexdigest()
     elif _COMMIT.fullmatch(expected):
         got = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     else:
-        return None  # a cache without symbolic links: the sha256 in the config is left
+        return None  # neither: the sha256 in the config is left
     return None if got == expected else f"expected hash {expected}, got {got}"
 
 

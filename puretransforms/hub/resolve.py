@@ -76,7 +76,9 @@ def fetch(
             raise WeightsUnavailableError(f"expected no revision for the folder {name!r}, got {revision!r}.")
         return _from_folder(Path(weights), hashes, verify, repr(name)), repr(name), None
     repo_id, asked = _repo(weights, entry)
-    request = Access(repo_id, revision or asked, force_download=force_download, **access)
+    request = Access(
+        repo_id, revision or asked, name=entry.name if entry else None, force_download=force_download, **access
+    )
     files, commit = download(request, hashes, verify=verify)
     return files, f"{repo_id}@{commit}", f"{repo_id}@{commit[:12]}"
 

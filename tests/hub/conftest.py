@@ -52,7 +52,8 @@ class Fault:
     status: int | None = None  # answer this
     cut_after: int | None = None  # close the connection after so many bytes of the body
     corrupt: bool = False  # flip a bit, same size
-    delay: float = 0.0  # seconds before each 64 KiB
+    delay: float = 0.0  # seconds before each 64 KiB ...
+    delay_after: int = 0  # ... that follow these bytes
     method: str = "GET"
     times: float = float("inf")
 
@@ -65,6 +66,8 @@ class LoopbackHub:
         self.ranges: list[str] = []  # the Range headers that came
         self.lfs: dict[str, bytes] = {}
         self.cdn = ""  # another host to redirect LFS files to, as the real Hub does
+        self.xet = False  # offer LFS files by their Xet hash too, as the real Hub does
+        self.naps: list[float] = []  # the seconds that the client would have slept between its tries
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -88,7 +91,10 @@ class LoopbackHub:
 
     def waits_for(self, line: str) -> None:
         """Until such a request was logged."""
+        end = time.monotonic() + 300
         while line not in self.log:
+            if time.monotonic() > end:
+                raise TimeoutError(f"nobody asked: {line}")
             time.sleep(0.01)
 
     def requests(self) -> list[str]:
@@ -176,6 +182,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(data, fault, headers | {"ETag": f'"{git_sha1(data)}"'})
         digest = sha256(data)
         linked = headers | {"ETag": f'"{digest}"', "X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
+        if self.hub.xet:
+            route = f"{self.hub.url}/api/models/{name}/xet-read-token/{commit}"
+            linked |= {"X-Xet-Hash": sha256(b"xet" + data), "X-Xet-Refresh-Route": route}
         if self.hub.cdn:
             self.hub.lfs[digest] = data
             return self.answer(302, b"", **linked, Location=f"{self.hub.cdn}/cdn/{digest}")
@@ -197,7 +206,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         with contextlib.suppress(OSError):  # a client that was killed
-            for start in range(0, len(data[: fault.cut_after]), 1 << 16):
+            self.wfile.write(data[: fault.delay_after])
+            for start in range(fault.delay_after, len(data[: fault.cut_after]), 1 << 16):
                 time.sleep(fault.delay)
                 self.wfile.write(data[: fault.cut_after][start : start + (1 << 16)])
         if fault.cut_after is not None:
@@ -314,7 +324,7 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    naps = SimpleNamespace(**{name: getattr(time, name) for name in dir(time)} | {"sleep": lambda _: None})
+    naps = SimpleNamespace(**{name: getattr(time, name) for name in dir(time)} | {"sleep": server.naps.append})
     monkeypatch.setattr(huggingface_hub.utils._http, "time", naps)
     monkeypatch.setattr(huggingface_hub.file_download, "time", naps)
     yield server

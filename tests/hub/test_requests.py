@@ -26,14 +26,15 @@ def test_a_download_asks_and_fetches_cold_asks_warm_and_is_silent_pinned(hub, fi
         assert hub.requests() == requests
 
 
-def test_loading_fetches_two_files_of_one_commit(hub, files):
+@pytest.mark.parametrize("way", [load, EBMPurify.from_pretrained, EBMPurify])
+def test_loading_fetches_two_files_of_one_commit(hub, files, way):
     commit = hub.repo("me/m", files)
     first, second = f"/me/m/resolve/main/{CONFIG}", f"/me/m/resolve/{commit}/{WEIGHTS}"
-    load("me/m")
+    way("me/m")
     assert hub.requests() == [f"HEAD {first}", f"GET {first}", f"HEAD {second}", f"GET {second}"]
-    load("me/m")
+    way("me/m")
     assert hub.requests() == [f"HEAD {first}"]
-    load("me/m", revision=commit)
+    way(f"me/m@{commit}")
     assert hub.requests() == []
 
 
