@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from .cli_weights import app as weights
+from .data.named import named
 from .errors import PureTransformsError
 from .poisons.autoregressive import AR
 from .poisons.badnets import BadNets
@@ -74,8 +75,14 @@ Options = Annotated[
 
 @app.command()
 def clean(
-    source: Annotated[Path, typer.Argument(help="Folder of images, one folder per class.")],
-    out: Annotated[Path, typer.Argument(help="New folder for the purified images (PNG).")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of images or its URL; tar shards, as 'shards/{000..099}.tar'; hf:NAME#SPLIT; "
+            "torchvision:CLASS:ROOT#SPLIT."
+        ),
+    ],
+    out: Annotated[str, typer.Argument(help="New folder, or URL, for the purified images.")],
     purifier: Annotated[str, typer.Option("--with", help=f"One of {', '.join(PURIFIERS)}.")],
     options: Options = None,
     batch_size: int = 256,
@@ -86,15 +93,23 @@ def clean(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first corrupt image.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; count, time a sample, estimate.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    suspects: Annotated[Path | None, typer.Option(help="CSV file for all images, the most changed first.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for a Ray cluster.")] = "local",
+    actors: Annotated[int | None, typer.Option(help="Of Ray; default: one per core, or per GPU.")] = None,
+    image_key: Annotated[str | None, typer.Option(help="Image column, or extension in shards.")] = None,
+    label_key: Annotated[str | None, typer.Option(help="Class column, or extension in shards.")] = None,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
     """Purify every image below SOURCE into OUT; run it again after a kill and it goes on where it stopped."""
     from .cleaning.run import clean as run
 
     transform = _build(purifier, PURIFIERS, options)
-    result = _reported(
-        lambda: run(
-            source,
+    if dry_run and suspects:
+        raise typer.BadParameter("expected none with --dry-run, which purifies nothing.", param_hint="--suspects")
+
+    def work() -> Any:
+        result = run(
+            named(source),
             out,
             transform,
             batch_size=batch_size,
@@ -105,10 +120,19 @@ def clean(
             strict=strict,
             dry_run=dry_run,
             report=report,
+            engine=engine,
+            actors=actors,
+            image_key=image_key,
+            label_key=label_key,
             progress=progress,
         )
-    )
-    Console().print(result)
+        if suspects and result.complete:
+            result.suspects(suspects)
+        elif suspects:
+            screen.print("no suspects yet: units of other ranks are open; whichever process comes last writes them")
+        return result
+
+    Console().print(_reported(work))
 
 
 @app.command()
