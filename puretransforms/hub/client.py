@@ -28,7 +28,7 @@ from huggingface_hub import errors as hf
 from huggingface_hub.utils import httpx
 
 from ..errors import WeightsCorruptedError, WeightsUnavailableError
-from .files import CONFIG, WEIGHTS
+from .files import CARD, CONFIG, WEIGHTS
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PROBE_SECONDS = 10.0
@@ -106,7 +106,13 @@ def push(
             revision=branch,
             create_pr=create_pr,
         )
+    except hf.HFValidationError as error:
+        raise WeightsUnavailableError(f"expected a repo id like 'user/name', got {repo_id!r}.") from error
     except _FAILURES as error:
+        if str(error).startswith("Invalid metadata"):
+            reason = " ".join(str(error).split()).rstrip(".")
+            fix = f"Correct {CARD}, which push_to_hub writes from model_card_kwargs=."
+            raise WeightsUnavailableError(f"{endpoint()} refuses the card: {reason}. {fix}") from error
         raise WeightsUnavailableError(
             f"pushing to {repo_id} at {endpoint()} failed: {_first_line(error)} Pass token= with write access or run "
             "`hf auth login`."

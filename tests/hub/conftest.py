@@ -20,6 +20,7 @@ import huggingface_hub.file_download
 import huggingface_hub.utils._http
 import pytest
 import torch
+import yaml
 
 from puretransforms.hub import registry
 from puretransforms.hub.registry import PurifierWeights
@@ -278,12 +279,25 @@ class Handler(BaseHTTPRequestHandler):
         url = f"{self.hub.url}/{name}/commit/{oid}"
         self.answer(200, {"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
+    def validate(self, body: bytes) -> None:
+        """The rules for the metadata of a card that the Hub documents."""
+        found = re.match(r"---\n(.*?)\n---\n", json.loads(body)["content"], re.DOTALL)
+        card = yaml.safe_load(found[1]) if found else {}
+        problems = [] if card.get("license") in (None, *LICENSES) else ['"license" must be one of [' + LICENSES[0]]
+        for model in card.get("model-index", []):
+            for result in model["results"]:
+                needed = {"task": ["type"], "dataset": ["type", "name"]}
+                problems += [f"{k}.{f} is required" for k, fs in needed.items() for f in fs if not result[k].get(f)]
+                problems += ["metrics need type and value" for m in result["metrics"] if {"type", "value"} - m.keys()]
+        self.answer(400 if problems else 200, {"errors": [{"message": text} for text in problems], "warnings": []})
+
     def branch(self, _: bytes, name: str, branch: str) -> None:
         if repo := self.opened(name):
             repo.refs.setdefault(branch, repo.refs["main"])
             self.answer(200, {})
 
 
+LICENSES = ["apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "other"]  # some of the Hub's
 ID = r"([\w.-]+/[\w.-]+)"
 ROUTES = [
     (rf"/api/models/{ID}/(?:revision/)?([^/]*)", Handler.info),
@@ -293,6 +307,7 @@ ROUTES = [
     (rf"/api/models/{ID}/branch/([^/]+)", Handler.branch),
     (rf"/api/models/{ID}()", Handler.info),
     (r"/api/repos/create", Handler.create),
+    (r"/api/validate-yaml", Handler.validate),
     (rf"/{ID}\.git/info/lfs/objects/batch", Handler.batch),
     (r"/cdn/([0-9a-f]{64})", Handler.stored),
     (rf"/{ID}/resolve/([^/]+)/(.+)", Handler.resolve),

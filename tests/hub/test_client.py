@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants, file_download
+from huggingface_hub import ModelCard, constants, file_download
 
 from puretransforms.errors import WeightsCorruptedError, WeightsUnavailableError
 from puretransforms.hub import client
@@ -258,6 +258,18 @@ def test_pushing_without_a_right_to_says_so(hub, purifier):
     with pytest.raises(WeightsUnavailableError, match=r"pushing to me/new at http.* failed.*token="):
         purifier.push_to_hub("me/new")
     assert "me/new" not in hub.repos
+    with pytest.raises(WeightsUnavailableError, match=r"expected a repo id like 'user/name', got 'a b/c'"):
+        purifier.push_to_hub("a b/c", token=TOKEN)
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_card_that_the_hub_refuses_is_named_with_its_reason(hub, purifier):
+    with pytest.raises(WeightsUnavailableError, match=r'refuses the card: .*"license" must be.*model_card_kwargs='):
+        purifier.push_to_hub("me/new", token=TOKEN, model_card_kwargs={"license": "my own"})
+    fields = {"license": "mit", "metrics": {"psnr": 30.0}, "measured_on": "Crops of 10 photographs"}
+    commit = purifier.push_to_hub("me/new", token=TOKEN, model_card_kwargs=fields)
+    card = ModelCard(hub.repos["me/new"].commits[commit.oid]["README.md"].decode())
+    assert card.data.license == "mit" and card.data.eval_results[0].metric_value == 30.0
 
 
 # --- several processes ---------------------------------------------------------------------------------------------

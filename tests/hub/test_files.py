@@ -1,115 +1,52 @@
 """Files from anywhere: whatever bytes they hold, they load or end in one of our errors, and run nothing."""
 
+import importlib.util
 import json
-import random
-import struct
+import pickle
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
-from puretransforms.errors import PureTransformsError, WeightsCorruptedError, WeightsMismatchError
+from puretransforms.errors import WeightsCorruptedError, WeightsMismatchError
 from puretransforms.hub.files import CONFIG, WEIGHTS, parse, sha256_of, write
-from puretransforms.transforms.base import PureTransform
 
-KEYS = [
-    "transform",
-    "format",
-    "sha256",
-    "nf",
-    "arch",
-    "steps",
-    "weights",
-    "images",
-    "seed",
-    "patch_size",
-    "_class_name",
-]
-VALUES = [
-    None,
-    True,
-    -1,
-    0,
-    1e308,
-    10**30,
-    2**31,
-    "",
-    "published",
-    "../..",
-    "__import__('os')",
-    [],
-    [[1]],
-    {},
-    {"a": 1},
-]
-SHAPES = [[], [0], [-1], [2**62, 2**62], [1] * 40, ["a"], [1.5], [True], None, {}]
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz_weights.py"
 
 
-def mutated_config(config: dict, draw: random.Random) -> bytes:
-    kind = draw.randrange(5)
-    if kind == 0:
-        return json.dumps(config | {draw.choice([*config, *KEYS]): draw.choice(VALUES)}).encode()
-    if kind == 1:
-        return json.dumps({key: value for key, value in config.items() if draw.random() < 0.8}).encode()
-    if kind == 2:
-        depth = draw.choice([3, 1000, 100_000])
-        return b'{"seed": ' + b"[" * depth + b"]" * depth + b"}"
-    return mutated_bytes(json.dumps(config).encode(), draw, draw.randrange(1, 6))
+@pytest.fixture
+def script(tmp_path, monkeypatch) -> ModuleType:
+    if not SCRIPT.exists():
+        pytest.skip("the scripts of benchmarks/ are not here")
+    spec = importlib.util.spec_from_file_location("fuzz_weights", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(tmp_path)
+    return module
 
 
-def mutated_weights(data: bytes, draw: random.Random) -> bytes:
-    size = struct.unpack("<Q", data[:8])[0]
-    header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
-    kind = draw.randrange(6)
-    if kind == 0:
-        return struct.pack("<Q", draw.choice([0, 1, size - 1, size + 1, 2**31, 2**63, 2**64 - 1])) + data[8:]
-    if kind == 1:
-        return data[: draw.randrange(len(data))]
-    if kind == 2:
-        return mutated_bytes(data, draw, draw.randrange(1, 6))
-    if kind == 3:
-        return mutated_bytes(data[: 8 + size], draw, draw.randrange(1, 4)) + body
-    tensor = header[draw.choice([name for name in header if name != "__metadata__"])]
-    field = draw.choice(["dtype", "shape", "data_offsets", None])
-    if field is None:
-        header[draw.choice(["net.extra", "__proto__", "", "net.head.weight.x"])] = dict(tensor)
-    else:
-        numbers = [[0, 0], [8, 4], [-4, 0], [0, 2**63], [0]]
-        dtypes = ["F64", "F16", "I8", "BOOL", "F8_E4M3", "C64", "U64", "", "F32 ", None]
-        tensor[field] = draw.choice({"dtype": dtypes, "shape": SHAPES, "data_offsets": numbers}[field])
-    new = json.dumps(header).encode()
-    return struct.pack("<Q", len(new)) + new + body
+@pytest.mark.parametrize(("seed", "cases"), [(0, 200), pytest.param(1, 2000, marks=pytest.mark.slow)])
+def test_mutated_files_load_or_end_in_our_errors_and_run_nothing(script, seed, cases, tmp_path):
+    outcomes, noted = script.run(tmp_path, cases, seed)
+    assert noted == [] and not (tmp_path / "ran").exists()
+    assert outcomes[CONFIG].keys() == {"loaded", "WeightsCorruptedError", "WeightsMismatchError"}
+    assert outcomes[WEIGHTS].keys() >= {"loaded", "WeightsCorruptedError"}
+    assert outcomes[CONFIG].total() + outcomes[WEIGHTS].total() == cases
 
 
-def mutated_bytes(data: bytes, draw: random.Random, times: int) -> bytes:
-    out = bytearray(data)
-    for _ in range(times):
-        place = draw.randrange(len(out))
-        out[place : place + draw.choice([0, 1, 1, 4])] = draw.randbytes(draw.choice([0, 1, 1, 4]))
-    return bytes(out) or b"\0"
-
-
-def loads_or_refuses(folder, cls) -> str:
-    try:
-        cls.from_pretrained(folder, verify=False)
-    except PureTransformsError as error:
-        assert len(str(error)) < 2000
-        return type(error).__name__
-    return "loaded"
-
-
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
-def test_mutated_files_load_or_end_in_our_errors(seed, files, tmp_path):
-    draw, folder, outcomes = random.Random(seed), tmp_path / "mutant", set()
-    folder.mkdir()
-    config = json.loads(files[CONFIG])
-    del config["sha256"]
-    for case in range(500):
-        broken = case % 2
-        (folder / CONFIG).write_bytes(mutated_config(config, draw) if broken else json.dumps(config).encode())
-        (folder / WEIGHTS).write_bytes(files[WEIGHTS] if broken else mutated_weights(files[WEIGHTS], draw))
-        outcomes.add(loads_or_refuses(folder, PureTransform))
-    assert outcomes >= {"loaded", "WeightsCorruptedError", "WeightsMismatchError"}
+def test_the_watch_over_mutated_files_sees_what_it_is_there_for(script, tmp_path):
+    watch = script.Watch()
+    watch.on = True
+    pickle.loads(pickle.dumps(script.Payload()))
+    (tmp_path / "written").write_text("")
+    eval("1 + 1")
+    watch.on = False
+    (tmp_path / "later").write_text("")
+    seen = [line.split()[0] for line in watch.seen]
+    assert {"pickle.find_class", "os.system", "open", "compile", "exec"} == set(seen) and seen.count("open") == 1
+    assert (tmp_path / "ran").exists()
 
 
 def test_writing_is_read_back_and_describes_itself(tmp_path):

@@ -4,10 +4,14 @@ Its EBMs are a config of ``nf`` and ``patch_size`` and a state dict under its ow
 """
 
 import json
+from functools import partial
 
 import pytest
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save, save_file
+from torch import nn
+from torch.nn.functional import avg_pool2d
 
 from puretransforms.errors import PureTransformsError, WeightsMismatchError, WeightsUnavailableError
 from puretransforms.models.energy import PUREGEN_LAYERS
@@ -15,6 +19,30 @@ from puretransforms.transforms.base import PureTransform
 from puretransforms.transforms.ebm import EBMPurify
 
 NF = 4
+
+
+class Theirs(nn.Module, PyTorchModelHubMixin):
+    """A network under PureGen's names, written by the mixin behind ``nn.Module``, as in its code."""
+
+    def __init__(self, nf: int = NF, patch_size: int = 1) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        for block, channels in enumerate((3 * patch_size**2, nf, nf, nf), 1):
+            layers = {"c1": nn.Conv2d(channels, nf, 3, padding=1), "c2": nn.Conv2d(nf, nf, 3, padding=1)}
+            skip = {"c_sc": nn.Conv2d(channels, nf, 1)} if block < 3 else {}
+            setattr(self, f"block{block}", nn.ModuleDict(layers | skip))
+        self.l5 = nn.Linear(nf, 1, bias=False)
+
+    def forward(self, x):
+        def two(block, h):
+            return block["c2"](block["c1"](h).relu())
+
+        half = partial(avg_pool2d, kernel_size=2)
+        h = half(two(self.block1, x)) + self.block1["c_sc"](half(x))
+        h = half(two(self.block2, h.relu())) + half(self.block2["c_sc"](h))
+        for block in (self.block3, self.block4):
+            h = two(block, h.relu()) + h
+        return self.l5(h.relu().mean((2, 3)))
 
 
 @pytest.fixture
@@ -32,6 +60,18 @@ def folder(state, tmp_path):
     save_file(state, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"nf": NF, "patch_size": 1}))
     return tmp_path
+
+
+def test_what_the_mixin_writes_for_their_class_loads_with_the_same_energies(tmp_path):
+    theirs = Theirs()
+    theirs.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"nf": NF, "patch_size": 1}
+    x = torch.randn(3, 3, 16, 12)
+    with torch.no_grad():
+        assert torch.allclose(EBMPurify.from_pretrained(tmp_path).net(x), theirs(x)[:, 0], rtol=0, atol=1e-5)
+    Theirs(patch_size=2).save_pretrained(tmp_path)
+    with pytest.raises(WeightsMismatchError, match="expected patch_size=1"):
+        EBMPurify.from_pretrained(tmp_path)
 
 
 def test_the_published_layout_loads_and_is_saved_in_ours(folder, state, tmp_path):
@@ -60,6 +100,8 @@ def test_the_published_layout_loads_from_a_repo(hub, state):
     [
         ({"nf": NF, "patch_size": 2}, "expected patch_size=1"),
         ({"nf": NF, "patch_size": 1, "use_norm": True}, "EBMPurify takes no 'use_norm'"),
+        ({"n_c": 3, "n_f": 32, "leak": 0.05}, "EBMPurify takes no 'leak', 'n_c', 'n_f'"),  # its light network
+        ({"nf": 64, "num_res_blocks": 2, "num_heads": 4}, "takes no 'num_heads', 'num_res_blocks'"),  # a diffusion net
         ({"nf": 8, "patch_size": 1}, "another network: size mismatch for"),
         ({"nf": "4"}, "expected nf of config.json"),
     ],

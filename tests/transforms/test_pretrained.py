@@ -189,6 +189,7 @@ def test_a_constructor_with_weights_is_from_pretrained(saved, tmp_path):
         Fixed()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch 2.11 by itself
 def test_a_compiled_network_saves_under_its_own_names(tmp_path):
     t = EBMPurify(weights=None, nf=2)
     names = set(t.state_dict())
