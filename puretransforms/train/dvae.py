@@ -98,5 +98,5 @@ def _staged(record: FitRecord, stage: int, done: State) -> FitRecord:
         kept = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in done.items()}
         return {**record.state(), **kept, "stage": torch.tensor(stage)}
 
-    fields = {name: value for name, value in vars(record).items() if name not in ("state", "stage")}
-    return FitRecord(**fields, state=state, stage=stage)
+    fields = {name: value for name, value in vars(record).items() if name not in ("state", "stage", "stages")}
+    return FitRecord(**fields, state=state, stage=stage, stages=2)

@@ -44,7 +44,7 @@ class FitSchedule:
 
 
 PUBLISHED = FitSchedule()
-SHORT = FitSchedule(epochs=10, batch_size=64, table_lr=0.05, table_std=0.0, magnitude_from=0)
+SHORT = FitSchedule(epochs=10, batch_size=64, table_lr=1.0, table_std=0.0, magnitude_from=0)
 SCHEDULES = {"published": PUBLISHED, "short": SHORT}
 
 
@@ -67,7 +67,9 @@ class FitRecord:
     lr: float
     state: Callable[[], State] = field(repr=False, compare=False)
     stage: int = 0  # 0 or 1
+    stages: int = 1
     updates: int = 0  # of the stage, unless it ends early
+    images: int = 0  # in the batch
 
 
 def fit_stage(
@@ -127,7 +129,7 @@ def fit_stage(
         loss = run.minimise(terms.loss)
         _, *values = torch.stack([term.detach() for term in terms]).tolist()
         run.extra["distortion"][epoch] += (values[0] + values[1]) / run.batches
-        yield FitRecord(run.step, epoch, loss, *values, run.lr, run.state, updates=run.updates)
+        yield FitRecord(run.step, epoch, loss, *values, run.lr, run.state, updates=run.updates, images=len(x))
 
 
 class _Run(ResumableRun):
