@@ -78,13 +78,14 @@ def test_bad_options_raise(make):
 
 
 GOLDEN_GAIN = [
-    (JPEGCompress(10), 0.117, 23.3),
-    (JPEGCompress(30), 0.226, 26.8),
-    (JPEGCompress(75), 0.436, 30.4),
-    (GaussianBlur(3, 1.0), 0.355, 27.2),
-    (MedianBlur(3), 0.392, 27.5),
+    (JPEGCompress(10), 0.117, 23.30),
+    (JPEGCompress(30), 0.226, 26.76),
+    (JPEGCompress(75), 0.436, 30.42),
+    (GaussianBlur(3, 1e4), 0.267, 25.69),  # equal weights: the mean
+    (GaussianBlur(3, 1.0), 0.355, 27.16),
+    (MedianBlur(3), 0.392, 27.50),
     (Grayscale(), 0.542, None),
-    (BitDepthReduce(2), 0.861, 16.8),
+    (BitDepthReduce(2), 0.861, 16.80),
 ]
 
 
@@ -92,10 +93,10 @@ GOLDEN_GAIN = [
 def test_what_is_left_of_the_published_tap_poison(real_data, purifier, gain, psnr):
     """Projected gain ``<P(x + d) - P(x), d> / <d, d>``: 1 means that the poison survives whole."""
     stored = np.load(real_data / "cifar10_lossless_6k.npz")["x_train"]
-    x = torch.from_numpy(stored).permute(0, 3, 1, 2)[3051:4068]  # of five such blocks, values differ by up to 0.02
-    d = torch.from_numpy(np.load(real_data / "tap_5k.npz")["x"]).permute(0, 3, 1, 2)[3051:4068].double() - x.double()
+    x = torch.from_numpy(stored).permute(0, 3, 1, 2)[::5]  # those that the golden numbers were measured on
+    d = torch.from_numpy(np.load(real_data / "tap_5k.npz")["x"]).permute(0, 3, 1, 2)[::5].double() - x.double()
     clean, poisoned = purifier(x).double(), purifier((x + d).to(torch.uint8)).double()
-    assert abs(((poisoned - clean) * d).sum() / (d * d).sum() - gain) < 0.01
+    assert abs(((poisoned - clean) * d).sum() / (d * d).sum() - gain) < 0.001
     if psnr is not None:
         ours = -10 * torch.log10(((clean - x) / 255).square().mean((1, 2, 3))).mean()
-        assert abs(ours - psnr) < 0.15
+        assert abs(ours - psnr) < 0.01
