@@ -1,5 +1,6 @@
 """Model cards: what weights are, what they were trained on and how to use them, for people and for the Hub's index."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -34,6 +35,7 @@ def model_card(
         metrics: measured values by name, on ``measured_on``; ``metrics_note`` says what they mean.
     """
     values = dict(metrics or {})
+    slug = re.sub(r"\W+", "-", measured_on.lower()).strip("-")
     data = ModelCardData(
         library_name="puretransforms",
         license=license,
@@ -43,7 +45,7 @@ def model_card(
         metrics=list(values) or None,
         model_name=repo_id.rpartition("/")[2] if values else None,
         eval_results=[
-            EvalResult("image-to-image", measured_on, measured_on, name, value) for name, value in values.items()
+            EvalResult("image-to-image", slug, measured_on, name, value) for name, value in values.items()
         ]
         or None,
     )
@@ -52,7 +54,7 @@ def model_card(
         "Image size": f"{image_size} x {image_size} pixels" if image_size else "not said",
         "Trained on": training_data or "not said: ask before you trust it with your data",
         "License": license or "not said",
-        "Paper": paper or "not said",
+        "Paper": re.sub(r"arXiv:([\d.]+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", paper or "not said"),
         "Made by": recipe or "not said",
     }
     parts = [
@@ -65,6 +67,7 @@ def model_card(
         parts += [
             f"Measured on {measured_on}:",
             _table(["metric", "value"], [[k, f"{v:g}"] for k, v in values.items()]),
+            *([metrics_note] if metrics_note else []),
         ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 

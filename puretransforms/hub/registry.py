@@ -71,6 +71,7 @@ _EBM_SMALL_32 = PurifierWeights(
         "47,500 random crops, downscaled to 32 x 32, of 950 photographs of 256 x 256 pixels, one for each of 950 "
         "classes of ImageNet; no CIFAR"
     ),
+    datasets=("ILSVRC/imagenet-1k",),
     license="apache-2.0",
     paper="arXiv:2405.19376, arXiv:2405.18627",
     summary=(

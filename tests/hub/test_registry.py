@@ -2,15 +2,20 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
 
+from puretransforms.cli import app
 from puretransforms.errors import WeightsCorruptedError, WeightsUnavailableError
+from puretransforms.hub import registry
 from puretransforms.hub.card import card_of
 from puretransforms.hub.files import sha256_of
-from puretransforms.hub.registry import get_weights, list_weights
+from puretransforms.hub.registry import PurifierWeights, get_weights, list_weights
 from puretransforms.hub.resolve import load
 from puretransforms.transforms.base import PureTransform
 
@@ -33,12 +38,33 @@ def test_registry_folder_hashes_and_card_are_equal(name):
     assert set(entry.sha256) == {"config.json", "model.safetensors"}
     config = json.loads((folder / "config.json").read_text())
     assert config["transform"] == entry.transform and config["sha256"] == entry.sha256["model.safetensors"]
-    assert (folder / "README.md").read_text() == card_of(entry), f"write the card of {name} again"
+    card = ModelCard((folder / "README.md").read_text())
+    assert str(card) == card_of(entry), f"write the card of {name} again"
+    assert card.data.library_name == "puretransforms" and card.data.license == entry.license
+    assert card.data.pipeline_tag == "image-to-image" and "data-purification" in card.data.tags
+    assert card.data.datasets == list(entry.datasets) and entry.training_data in card.text
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results} == entry.metrics
+    assert all(result.dataset_type and result.dataset_name for result in card.data.eval_results)
     assert entry.repo_id.split("/")[1] == name and entry.license == "apache-2.0"
     assert entry.revision is None or len(entry.revision) == 40
     measured = json.loads((folder / "metrics.json").read_text())
     for value in entry.metrics.values():
         assert value in numbers(measured)
+
+
+@pytest.mark.parametrize("name", list_weights())
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_what_is_pushed_is_the_folder_and_comes_back_pinned(hub, name, monkeypatch):
+    entry = get_weights(name)
+    result = CliRunner().invoke(app, ["weights", "push", name, f"me/{name}", "--token", "hf_loopback"])
+    assert result.exit_code == 0, result.output
+    commit = hub.repos[f"me/{name}"].refs["main"]
+    pushed = {file: data for file, data in hub.repos[f"me/{name}"].commits[commit].items() if file != ".gitattributes"}
+    assert pushed == {file: (entry.folder() / file).read_bytes() for file in (*FILES, "metrics.json")}
+    monkeypatch.setitem(registry._ENTRIES, name, replace(entry, repo_id=f"me/{name}", revision=commit))
+    monkeypatch.setattr(PurifierWeights, "folder", lambda _: None)  # as where the package does not carry it
+    again = load(name)
+    assert again.label == f"me/{name}@{commit[:12]}" and again.sha256 == entry.sha256["model.safetensors"]
 
 
 def numbers(record: object) -> list[float]:
@@ -50,6 +76,7 @@ def numbers(record: object) -> list[float]:
 def test_bundled_weights_load_and_purify_without_a_network(name, photo):
     entry = get_weights(name)
     t = PureTransform.from_pretrained(name, seed=0)
+    photo = ((photo.float() + photo.float().mean(0)) / 2).round().to(torch.uint8)  # colours as photographs have them
     assert type(t).__name__ == entry.transform and t.pretrained == f"{name}@{entry.sha256['model.safetensors'][:12]}"
     out = t(photo)
     assert out.shape == photo.shape and out.dtype == photo.dtype and not torch.equal(out, photo)
