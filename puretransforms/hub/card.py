@@ -44,9 +44,7 @@ def model_card(
         datasets=list(datasets) or None,
         metrics=list(values) or None,
         model_name=repo_id.rpartition("/")[2] if values else None,
-        eval_results=[
-            EvalResult("image-to-image", slug, measured_on, name, value) for name, value in values.items()
-        ]
+        eval_results=[EvalResult("image-to-image", slug, measured_on, name, value) for name, value in values.items()]
         or None,
     )
     rows = {

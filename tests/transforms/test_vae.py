@@ -21,6 +21,7 @@ from puretransforms.errors import (
 from puretransforms.functional.random import KeyedNoise, content_ids
 from puretransforms.models.dvae import DVAE
 from puretransforms.train.rate import FitSchedule
+from puretransforms.transforms import vae
 from puretransforms.transforms.vae import VAEPurify
 
 SMALL = {"weights": None, "width": 4, "latent": 8, "seed": 0}
@@ -42,7 +43,7 @@ def fitted() -> VAEPurify:
 # --- the three modes ------------------------------------------------------------------------------------------------
 
 
-def test_with_labels_both_stages_subtract_and_the_second_reconstructs(fitted):
+def test_with_labels_both_stages_subtract_and_the_second_reconstructs(fitted, monkeypatch):
     """The arithmetic of the paper, in float64 on the nets as they are, nothing folded."""
     x, labels = pixels(6), LABELS[:6]
     nets = []
@@ -64,6 +65,9 @@ def test_with_labels_both_stages_subtract_and_the_second_reconstructs(fitted):
     assert (fitted(x / 255) - without).abs().max() < 1e-5
     assert (want - without).abs().max() > 1e-3
     assert ((fitted(x, labels)[0].double() / 255 - want).abs() <= 0.5 / 255 + 1e-5).all()
+    monkeypatch.setitem(vae._DTYPES, "fp32", torch.float64)
+    assert (fitted(x / 255, labels)[0] - want).abs().max() < 1e-6
+    assert (fitted.perturbation(x, labels) - (p1 + p2)).abs().max() < 1e-6
 
 
 def test_without_a_fit_it_is_the_reconstruction_of_the_mean_code():
@@ -176,6 +180,7 @@ def test_gradients_reach_the_image_through_both_stages(fitted):
 CHILD = """
 import time, torch
 from puretransforms.train.rate import FitSchedule
+from puretransforms.transforms import vae
 from puretransforms.transforms.vae import VAEPurify
 
 def hang(record):

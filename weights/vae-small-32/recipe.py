@@ -1,6 +1,6 @@
 """Train and measure vae-small-32: a rate-limited autoencoder on downscaled crops of photographs, without labels.
 
-About 25 minutes on one CPU core with bfloat16 instructions and a C++ compiler, for 170,147 parameters:
+About 25 minutes on one CPU core with bfloat16 instructions and a C++ compiler, for 167,779 parameters:
 
     python weights/vae-small-32/recipe.py --photos PHOTOS --minutes 25 --seed 0 --out weights/vae-small-32
 
