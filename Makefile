@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow test-hub-oldest lint docs bench-coin bench-ebm clean-build
+.PHONY: demo test test-slow test-hub-oldest lint docs bench-coin bench-ebm bench-vae clean-build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,7 @@ test-slow: $(READY)  ## what takes minutes
 
 test-hub-oldest: $(READY)  ## the Hub tests with the oldest supported client laid over the newest
 	$(BIN)/python -m pip install --quiet --target build/hub-1.33 'huggingface_hub==1.33.*'
+	PYTHONPATH=build/hub-1.33 $(BIN)/python -c "import huggingface_hub as hub; print('huggingface_hub', hub.__version__)"
 	PYTHONPATH=build/hub-1.33 $(PYTEST) tests/hub tests/transforms/test_pretrained.py
 
 lint: $(READY)  ## style, import layers, security
@@ -37,6 +38,9 @@ docs: $(READY)  ## the documentation site, in site/
 
 bench-ebm: $(READY)  ## speed of EBMPurify beside a plain Langevin loop; writes docs/results/ebm-speed.json
 	$(BIN)/python benchmarks/ebm_speed.py --out docs/results/ebm-speed.json
+
+bench-vae: $(READY)  ## speed of fitting and purifying with VAEPurify beside the released layout; writes docs/results/vae-speed.json
+	$(BIN)/python benchmarks/vae_speed.py --out docs/results/vae-speed.json
 
 bench-coin: $(READY)  ## speed of COINInterpolate beside what else there is; writes docs/results/coin-speed.json
 	$(BIN)/python benchmarks/coin_speed.py --out docs/results/coin-speed.json

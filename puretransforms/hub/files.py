@@ -90,7 +90,10 @@ def parse(
             "another version; pip install --upgrade puretransforms."
         )
     if not isinstance(own["transform"], str | None):
-        raise WeightsCorruptedError(f"expected the name of a class as transform in {CONFIG} of {origin}.")
+        raise WeightsCorruptedError(
+            f"expected the name of a class as transform in {CONFIG} of {origin}, got {own['transform']!r}: fetch it "
+            "again."
+        )
     digest = sha256_of(weights)
     if verify and own["sha256"] not in (None, digest):
         raise WeightsCorruptedError(
@@ -106,7 +109,8 @@ def parse_config(data: bytes, origin: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise WeightsCorruptedError(f"{CONFIG} of {origin} is not JSON ({error}): fetch it again.") from error
     if not isinstance(config, dict):
-        raise WeightsCorruptedError(f"expected a JSON object in {CONFIG} of {origin}, got {type(config).__name__}.")
+        kind = type(config).__name__
+        raise WeightsCorruptedError(f"expected a JSON object in {CONFIG} of {origin}, got {kind}: fetch it again.")
     return config
 
 
@@ -117,7 +121,10 @@ def parse_state(data: bytes, origin: str) -> dict[str, Tensor]:
         raise WeightsCorruptedError(f"{WEIGHTS} of {origin} is not safetensors ({error}): fetch it again.") from error
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
-            raise WeightsCorruptedError(f"expected finite weights in {origin}, got NaN or infinity in {name!r}.")
+            raise WeightsCorruptedError(
+                f"expected finite weights in {origin}, got NaN or infinity in {name!r}: take a checkpoint from before "
+                "the training diverged."
+            )
     return state
 
 

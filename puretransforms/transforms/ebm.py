@@ -103,7 +103,9 @@ class EBMPurify(PureTransform):
         """The config of a checkpoint of PureGen's code, which says no more than ``nf`` and ``patch_size``."""
         config = {"arch": "published"} | config
         if config.pop("patch_size", 1) != 1:
-            raise WeightsMismatchError("expected patch_size=1, the published network: no other is built.")
+            raise WeightsMismatchError(
+                "expected patch_size=1, the published network, which alone is built here: take such weights."
+            )
         return config
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

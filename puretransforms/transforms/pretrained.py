@@ -100,7 +100,8 @@ class Pretrained(PyTorchModelHubMixin):
         if unknown:
             raise WeightsMismatchError(
                 f"{cls.__name__} takes no {', '.join(sorted(map(repr, unknown)))}, which {CONFIG} of {loaded.origin} "
-                "sets: it was written by another version or another library."
+                "sets: it was written by another version or another library; pip install --upgrade puretransforms, or "
+                "take it out if it is no setting of the network."
             )
         saved = {key: _decoded(value, known[key], loaded.origin) for key, value in config.items()}
         untrained = {"weights": None} if "weights" in known else {}
@@ -116,7 +117,10 @@ class Pretrained(PyTorchModelHubMixin):
         state = skeleton.state_dict()
         odd = [name for name, tensor in state.items() if tensor.is_floating_point() != before[name]]
         if odd:
-            raise WeightsMismatchError(f"{odd[0]!r} of {loaded.origin} is {state[odd[0]].dtype}: not what it is for.")
+            raise WeightsMismatchError(
+                f"expected {odd[0]!r} of {loaded.origin} to be {'float' if before[odd[0]] else 'integer'}, got "
+                f"{state[odd[0]].dtype}: save it again in its own dtype."
+            )
         with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
             model = cls(**arguments)
             for name, tensor in model.state_dict(keep_vars=True).items():
@@ -235,7 +239,9 @@ def _decoded(value: Any, parameter: inspect.Parameter, origin: str) -> Any:
     simple = [kind for kind in plain if isinstance(kind, type)]
     if len(simple) == len(plain) and inspect.Parameter.empty not in simple and type(value) not in simple:
         names = " or ".join(kind.__name__ for kind in simple)
-        raise WeightsMismatchError(f"expected {parameter.name} of {CONFIG} of {origin} to be {names}, got {value!r}.")
+        raise WeightsMismatchError(
+            f"expected {parameter.name} of {CONFIG} of {origin} to be {names}, got {value!r}: correct it."
+        )
     return value
 
 
@@ -245,8 +251,8 @@ def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], origin: str
     except RuntimeError as error:
         reasons = [_shortened(line.strip()) for line in str(error).splitlines()[1:4]]
         raise WeightsMismatchError(
-            f"expected weights of this {type(model).__name__} from {origin}, got those of another network: "
-            f"{' '.join(reasons) or error}"
+            f"expected weights of this {type(model).__name__} from {origin}, got those of another network; load them "
+            f"with the class and the {CONFIG} that they were saved with: {' '.join(reasons) or error}"
         ) from error
 
 

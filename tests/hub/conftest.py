@@ -265,6 +265,8 @@ class Handler(BaseHTTPRequestHandler):
     def commit(self, body: bytes, name: str, branch: str) -> None:
         if not (repo := self.opened(name)):
             return
+        if "create_pr=1" in self.path:
+            branch = "refs/pr/1"
         files, deleted = {}, []
         for line in body.splitlines():
             entry = json.loads(line)
@@ -277,7 +279,15 @@ class Handler(BaseHTTPRequestHandler):
                 deleted.append(value["path"])
         oid = repo.commit(files, branch, tuple(deleted))
         url = f"{self.hub.url}/{name}/commit/{oid}"
-        self.answer(200, {"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+        self.answer(
+            200,
+            {
+                "success": True,
+                "commitOid": oid,
+                "commitUrl": url,
+                "pullRequestUrl": f"{self.hub.url}/{name}/discussions/1",
+            },
+        )
 
     def validate(self, body: bytes) -> None:
         """The rules for the metadata of a card that the Hub documents."""

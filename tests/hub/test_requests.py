@@ -5,6 +5,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, snapshot_download
 
 from puretransforms.hub.resolve import load
@@ -88,6 +89,16 @@ def test_a_push_creates_asks_uploads_and_commits(hub, purifier):
     again = EBMPurify.from_pretrained("me/new", revision=commit.oid)
     assert again.pretrained == f"me/new@{commit.oid[:12]}"
     assert set(hub.repos["me/new"].commits[commit.oid]) == {".gitattributes", CONFIG, WEIGHTS, "README.md"}
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_pull_request_leaves_the_main_branch_alone_and_can_be_tried(hub, files, purifier):
+    commit = hub.repo("me/m", files)
+    purifier.net.head.weight.data.add_(1)
+    asked = purifier.push_to_hub("me/m", token=TOKEN, create_pr=True)
+    assert asked.pr_url.endswith("/me/m/discussions/1") and hub.repos["me/m"].refs["main"] == commit != asked.oid
+    tried = EBMPurify.from_pretrained("me/m", revision="refs/pr/1")
+    assert torch.equal(tried.net.head.weight, purifier.net.head.weight)
 
 
 def test_the_answers_carry_what_the_client_reads(hub, files):
