@@ -5,7 +5,7 @@ that memory depends neither on the number of files nor on their sizes.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..data.source import Source
+from .fitting import labelled
 from .manifest import Layout
 from .packing import staging
 from .pool import CodecPool, context, result
@@ -38,6 +39,7 @@ class Job:
         purifier: the copy that this run uses: seeded, in eval mode, on ``device``.
         batch_size, workers, device, strict, seed: see :func:`puretransforms.cleaning.run.clean`.
         processes: decode and encode in processes rather than in threads.
+        classes: for a purifier of ``(images, labels)``: the label of each class; ``None`` for one of images alone.
     """
 
     source: Source
@@ -49,6 +51,7 @@ class Job:
     strict: bool
     seed: int
     processes: bool = True
+    classes: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +165,10 @@ class Engine:
 
     def _purify(self, work: Work, batch: list[Waiting], pool: CodecPool) -> list[tuple[Future, int]]:
         """Purify a batch here and now; its encoding is handed to the workers: ``(future, pixels)`` of each part."""
-        after = purify_batch(self.job.purifier, [item.image for item in batch], self.job.device)
+        purifier, classes = self.job.purifier, self.job.classes
+        if classes is not None:
+            purifier = labelled(purifier, [classes[item.task.entry.label] for item in batch])
+        after = purify_batch(purifier, [item.image for item in batch], self.job.device)
         step = max(1, min(_CHUNK_FILES, _BATCH_PIXELS // batch[0].area))
         parts = [slice(i, i + step) for i in range(0, len(batch), step)]
         futures = [pool.submit(write, work.staging, batch[part], after[part]) for part in parts]

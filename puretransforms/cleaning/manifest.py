@@ -90,10 +90,6 @@ def read_rows(lines: Iterable[bytes]) -> Iterator[Row]:
 
 def describe(source: Source, purifier: Any, seed: int, unit_size: int) -> dict[str, Any]:
     """The configuration: everything that decides the bytes of the output, and nothing else (no times, no places)."""
-    digest = hashlib.sha256()
-    for entry in source.entries:
-        digest.update(os.fsencode(entry.path) + b"\0%d %s\n" % (entry.size, entry.kind.encode()))
-    digest.update(source.fingerprint.encode())
     return {
         "format": FORMAT,
         "purifier": {
@@ -108,11 +104,31 @@ def describe(source: Source, purifier: Any, seed: int, unit_size: int) -> dict[s
             "files": len(source.entries),
             "images": sum(entry.kind == "image" for entry in source.entries),
             "bytes": sum(entry.size for entry in source.entries),
-            "sha256": digest.hexdigest(),
+            "sha256": digest_of(source),
         },
         "versions": {name: version(name) for name in ("puretransforms", "torch", "torchvision", "pillow")}
         | {"python": platform.python_version()},
     }
+
+
+def digest_of(source: Source) -> str:
+    """sha256 of the listing: names, sizes and kinds, and what else decides the content."""
+    digest = hashlib.sha256()
+    for entry in source.entries:
+        digest.update(os.fsencode(entry.path) + b"\0%d %s\n" % (entry.size, entry.kind.encode()))
+    digest.update(source.fingerprint.encode())
+    return digest.hexdigest()
+
+
+def check_free(layout: Layout) -> None:
+    """Raise :class:`ManifestMismatchError` if the output holds what no call of ours has put there."""
+    store = layout.store
+    foreign = [name for name in store.names() if name != STATE]
+    if foreign and not store.exists(RUN):
+        raise ManifestMismatchError(
+            f"expected {store.root!r} to be empty or the output of an earlier call, found {foreign[0]!r} "
+            f"in it and no {RUN}: give another output folder."
+        )
 
 
 def claim(layout: Layout, run: dict[str, Any]) -> None:
@@ -124,12 +140,7 @@ def claim(layout: Layout, run: dict[str, Any]) -> None:
     store, where = layout.store, layout.store.root
     old_quarantine = layout.aside.exists("")  # looked at first: another rank may claim at this moment
     if not store.exists(RUN):
-        foreign = [name for name in store.names() if name != STATE]
-        if foreign and not store.exists(RUN):
-            raise ManifestMismatchError(
-                f"expected {where!r} to be empty or the output of an earlier call, found {foreign[0]!r} "
-                f"in it and no {RUN}: give another output folder."
-            )
+        check_free(layout)
         if old_quarantine and not store.exists(RUN):
             raise ManifestMismatchError(
                 f"expected no {layout.aside.root!r} beside a new output folder: it is left from an earlier "

@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 from warnings import warn
@@ -19,8 +20,9 @@ from ..errors import SourceError, UntouchedImageWarning
 from .engine import Job
 from .estimate import DryRun, estimate
 from .finish import conclude
+from .fitting import fit_first, to_fit
 from .local_engine import clean_units, clear_errors, quiet
-from .manifest import Layout, claim, describe
+from .manifest import Layout, check_free, claim, describe
 from .names import MANIFEST, REPORT, STATE
 from .packing import folders, plan
 from .purifier import Purifier, device_of, own_copy
@@ -76,6 +78,8 @@ def clean(
             keeps a data set in memory: :attr:`CleanResult.dataset`.
         purifier: callable from uint8 ``[B, C, H, W]``, C = 1 or 3, to the same. A copy of it is used, in eval mode;
             wherever it, or a transform inside it, has an attribute ``seed`` that is ``None``, that becomes ``seed``.
+            A class with a class method ``fit``, such as ``VAEPurify``, or ``partial(VAEPurify.fit, schedule="short")``
+            is fitted to ``source`` and its classes first, and kept in ``<out>.purifier``.
         batch_size: at most so many images of one size at a time.
         workers: processes that read and write (default: one for each core this process may use); with
             ``engine="ray"`` threads of each actor (default: 1).
@@ -115,8 +119,16 @@ def clean(
     if engine not in ("local", "ray"):
         raise ValueError(f"expected engine 'local' or 'ray', got {engine!r}.")
     images = open_source(source, image_key, label_key, options)
-    where = device_of(purifier) if device is None else torch.device(device)
     place, memory = _output(images, out, world_size)
+    classes, bar = None, None
+    wanted = to_fit(purifier)
+    if wanted:
+        with closing(Layout(place, options)) as layout:
+            _check_apart(images, layout)
+            check_free(layout)
+        fit = {"seed": seed, "device": device, "world_size": world_size, "dry_run": dry_run, "progress": progress}
+        purifier, classes, bar = fit_first(wanted, images, place, **fit)
+    where = device_of(purifier) if device is None else torch.device(device)
     if dry_run:
         with quiet(where):
             return estimate(images, place, own_copy(purifier, seed, where), where, workers or _cores())
@@ -132,10 +144,12 @@ def clean(
         strict=strict,
         seed=seed,
         processes=engine == "local",
+        classes=classes,
     )
     try:
         with clear_errors(place):
-            claim(layout, describe(images, job.purifier, seed, unit_size))
+            by_class = {} if classes is None else {"classes": list(classes)}
+            claim(layout, describe(images, job.purifier, seed, unit_size) | by_class)
             units = plan(images, unit_size)
             mine = units[rank::world_size]
             done = layout.done()  # before the next line: whoever finishes writes the manifest first, then removes marks
@@ -144,7 +158,7 @@ def clean(
                 for folder in folders(images):
                     layout.store.make(folder)
         if todo:
-            with _progress_bar(mine, todo, progress) as bar:
+            with _progress_bar(mine, todo, progress, bar) as bar:
                 if engine == "ray":
                     gpus = 1.0 if where.type == "cuda" else 0.0
                     run_on_ray(job, [unit.number for unit in todo], unit_size, actors, gpus, bar.update)
@@ -154,6 +168,8 @@ def clean(
             complete, summary = conclude(layout, len(units), images, report and memory is None)
             dataset = load(layout.store, images, in_memory=True) if memory else None
     finally:
+        if bar is not None:
+            bar.close()
         layout.close()
         if memory:
             memory.cleanup()
@@ -225,9 +241,14 @@ def _check_apart(source: Source, layout: Layout) -> None:
         )
 
 
-def _progress_bar(mine: list[Unit], todo: list[Unit], progress: bool) -> tqdm:
+def _progress_bar(mine: list[Unit], todo: list[Unit], progress: bool, fit: tqdm | None) -> tqdm:
+    """A new bar, or that of the ``fit`` with what is to be cleaned added."""
     total, left = (sum(len(unit.tasks) for unit in units) for units in (mine, todo))
-    return tqdm(total=total, initial=total - left, unit="img", disable=not progress)
+    if fit is None:
+        return tqdm(total=total, initial=total - left, unit="img", disable=not progress)
+    if progress:
+        fit.total, fit.n, fit.initial = fit.total + total, fit.n + total - left, fit.initial + total - left
+    return fit
 
 
 def _warn_of(summary: Summary) -> None:
