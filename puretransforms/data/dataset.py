@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from ..errors import NoImageError, SourceError
 from ..functional.shapes import Tensor
-from .source import Entry, Source, kind_of
+from .source import Entry, Source, kind_of, spread
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _TARGETS = ("targets", "labels", "_labels", "y")
@@ -55,7 +55,7 @@ class ImageDataset(Source):
         self.base = os.path.realpath(os.path.commonpath(map(os.path.dirname, self.files))) if self.files else ""
         self.targets = _targets(self.dataset)
         self.classes = _classes(self.dataset)
-        self.fingerprint = _fingerprint(self.dataset)
+        self.fingerprint = _fingerprint(self.dataset, self.targets, listed=bool(self.files))
         folders = _folder_names(self.classes, self.targets)
         self.folders = sorted(set(folders.values()))
         self.entries = [self._entry(i, folders) for i in range(len(dataset))]
@@ -105,7 +105,10 @@ class PurifiedDataset(Dataset):
             file.load()
             image: Any = file
         target: Any = self.targets[i] if self.targets else _raw(self.dataset)[self.kept[i]][1]
-        both, alone, label = (getattr(self.dataset, name, None) for name in ("transforms", *_TRANSFORMS[:2]))
+        holder = self.dataset
+        while isinstance(holder, Subset):
+            holder = holder.dataset
+        both, alone, label = (getattr(holder, name, None) for name in ("transforms", *_TRANSFORMS[:2]))
         if both is not None:
             return both(image, target)
         return alone(image) if alone else image, label(target) if label else target
@@ -192,11 +195,18 @@ def _folder_names(classes: list[str], targets: list[int]) -> dict[int, str]:
     return {i: f"{i:0{digits}d}-{slugs[i]}" if classes else f"{i:0{digits}d}" for i in numbers}
 
 
-def _fingerprint(dataset: Any) -> str:
-    data = getattr(dataset, "data", None)
-    if not _is_pixels(data):
-        return ""
-    return hashlib.sha256(np.ascontiguousarray(np.asarray(data))).hexdigest()
+def _fingerprint(dataset: Any, targets: list[int], listed: bool) -> str:
+    """Of the targets, and of the pixels: all in ``data``, or some samples; files are ``listed`` with their sizes."""
+    digest, data = hashlib.sha256(repr(targets).encode()), getattr(dataset, "data", None)
+    if _is_pixels(data):
+        digest.update(np.ascontiguousarray(np.asarray(data)))
+    elif not listed:
+        for i in spread(len(dataset)):
+            try:
+                digest.update(_lossless(dataset[i], f"sample {i}"))
+            except Exception as error:  # a damaged sample is put aside later, by name
+                digest.update(type(error).__name__.encode())
+    return digest.hexdigest()
 
 
 def _pair(sample: Any) -> tuple[Any, Any]:

@@ -4,13 +4,14 @@ Formats and transforms of the data set are set aside: under ``with_format("torch
 nested lists, and a ``with_transform`` would be purified instead of the images.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError
-from .source import Entry, Source
+from .source import Entry, Source, spread
 
 _ROWS = 1000
 
@@ -53,10 +54,10 @@ class HuggingFaceDataset(Source):
         self.root = f"datasets.Dataset with {len(plain)} rows, image column {self.image_key!r}"
         self.folders = []
         self.features = plain.features
-        self.fingerprint = repr(plain.features)
         stored = plain.cast_column(self.image_key, datasets.Image(decode=False))
         self._arrow = stored.with_format("arrow")
         self._images = stored.select_columns([self.image_key])
+        self.fingerprint = _fingerprint(self._arrow, plain.features)
         self.entries = list(self._list(stored))
         if not any(entry.kind == "image" for entry in self.entries):
             raise SourceError(f"expected images in the column {self.image_key!r}, got none in {len(plain)} rows.")
@@ -111,6 +112,14 @@ def _entry(row: int, image: Any, label: str) -> Entry:
             "images first, for example with dataset.map or load_dataset."
         )
     return Entry(path, kind, size, reason, label, (row,))
+
+
+def _fingerprint(table: Any, features: Any) -> str:
+    """Of the features, and of some rows with all their columns."""
+    digest = hashlib.sha256(repr(features).encode())
+    for i in spread(len(table)):
+        digest.update(repr(table[i : i + 1].to_pylist()).encode())
+    return digest.hexdigest()
 
 
 def _image(before: Any, png: bytes | None) -> Any:

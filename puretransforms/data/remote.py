@@ -15,6 +15,9 @@ from .source import Entry, Source, kind_of, require_images, top_folder
 _TRIES = 6
 _FIRST_PAUSE = 0.1  # seconds
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError")
+# Their errors are no OSError.
+_CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3")
 
 
 def is_remote(source: Any) -> bool:
@@ -34,9 +37,11 @@ def retried(what: str, function: Callable[..., Any], *args: Any, **options: Any)
     for trial in range(_TRIES):
         try:
             return function(*args, **options)
-        except _FINAL as error:
-            raise _failed(what, error, "check the address and the credentials") from error
-        except OSError as error:
+        except Exception as error:
+            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _CLIENTS:
+                raise
+            if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
+                raise _failed(what, error, "check the address and the credentials") from error
             if trial == _TRIES - 1:
                 again = f"it failed {_TRIES} times; run the same command again, it goes on where it was"
                 raise _failed(what, error, again) from error
@@ -44,7 +49,7 @@ def retried(what: str, function: Callable[..., Any], *args: Any, **options: Any)
     raise AssertionError("unreachable")
 
 
-def _failed(what: str, error: OSError, advice: str) -> StoreError:
+def _failed(what: str, error: Exception, advice: str) -> StoreError:
     return StoreError(f"expected to {what}, got {type(error).__name__}: {error}: {advice}.")
 
 
@@ -69,7 +74,7 @@ class RemoteFolder(Source):
     """Every object below ``url``, sorted by path, with the class folders of an ``ImageFolder``.
 
     Raises:
-        SourceError: nothing there, or no image.
+        SourceError: nothing there, no image, or a name that leads out of the folder (``..``).
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
@@ -81,6 +86,12 @@ class RemoteFolder(Source):
         paths = {path.removeprefix(prefix): info for path, info in found.items() if path.startswith(prefix)}
         if not paths:
             raise SourceError(f"expected images below {url!r}, found nothing: check the address.")
+        for path in paths:
+            if not {"", ".", ".."}.isdisjoint(path.split("/")):
+                raise SourceError(
+                    f"expected names below {url!r} that are paths in a folder, got {path!r}: rename it, since its "
+                    "purified image would lie elsewhere."
+                )
         self.entries = [
             Entry(path, kind_of(path), int(paths[path]["size"] or 0), "", top_folder(path)) for path in sorted(paths)
         ]

@@ -42,6 +42,14 @@ class Entry:
     where: tuple[int, ...] = ()
 
 
+def spread(count: int, most: int = 1000) -> list[int]:
+    """``most`` of the first ``count`` places, evenly spread, the last among them; all if there are fewer.
+
+    A source without file sizes is told from another by these samples: to read all would cost as much as to clean them.
+    """
+    return [(i + 1) * count // min(count, most) - 1 for i in range(min(count, most))]
+
+
 class Source:
     """The base of all sources. A copy goes to every worker process, so nothing open may be kept.
 

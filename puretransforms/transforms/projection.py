@@ -75,6 +75,13 @@ class OrthogonalProjection(PureTransform):
         self.basis = torch.linalg.qr(directions).Q.float()
         return self
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes a fitted basis of any image size."""
+        stored = state_dict.get(f"{prefix}basis")
+        if stored is not None and stored.ndim == 2 and stored.shape[1] == self.num_classes:
+            self.basis = self.basis.new_empty(stored.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
         if not len(self.basis):
             raise NotFittedError(

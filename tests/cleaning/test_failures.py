@@ -115,6 +115,34 @@ def test_a_store_to_a_store_gives_the_bytes_of_folder_to_folder(store, purifier,
         assert next(Flaky.requests) - first > 50  # some ten of them failed
 
 
+def test_an_object_whose_name_leads_out_of_its_folder_is_refused(store, tmp_path, purifier):
+    image = store.cat_file(next(path for path in store.find("/bucket/source") if path.endswith(".png")))
+    store.store["/bucket/source/a/../../../evil.png"] = type(next(iter(store.store.values())))(store, "/x", image)
+    with pytest.raises(SourceError, match="paths in a folder"):
+        quietly("memory://bucket/source", tmp_path / "down" / "out", purifier)
+    assert not list(tmp_path.rglob("evil.png"))
+
+
+def test_errors_of_the_stores_own_clients_are_tried_again_and_then_ours(monkeypatch):
+    monkeypatch.setattr(remote, "_FIRST_PAUSE", 0.0001)
+    lost = type("EndpointConnectionError", (Exception,), {"__module__": "botocore.exceptions"})
+    answers = iter([lost("no route"), lost("no route"), b"here"])
+
+    def ask():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert remote.retried("read x", ask) == b"here"
+    answers = iter([type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})("none"), b"never"])
+    with pytest.raises(StoreError, match="credentials"):
+        remote.retried("read x", ask)
+    answers = iter([ZeroDivisionError("a bug"), b"never"])
+    with pytest.raises(ZeroDivisionError):
+        remote.retried("read x", ask)
+
+
 def test_a_folder_to_a_store_and_back(source, store, tmp_path, purifier, snapshot, expected):
     quietly(source, "memory://bucket/out", purifier)
     assert objects(store, "/bucket/out") == expected

@@ -13,12 +13,13 @@ import torch
 import webdataset
 from PIL import Image
 from torch.utils.data import Subset
+from torchvision import tv_tensors
 from torchvision.datasets import ImageFolder, VisionDataset
 from torchvision.transforms import v2
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from puretransforms.cleaning.run import clean
-from puretransforms.errors import NoImageError, SourceError, UntouchedImageWarning
+from puretransforms.errors import ManifestMismatchError, NoImageError, SourceError, UntouchedImageWarning
 
 CLASSES = ["ant", "bee", "cow"]
 COUNT = 14
@@ -188,6 +189,29 @@ def test_class_folders_keep_the_numbers_of_classes_that_are_not_sorted(tmp_path,
     reopened = ImageFolder(tmp_path / "out")
     assert reopened.classes == ["0-T-shirt-top", "1-Trouser", "2-Ankle-boot"]
     assert reopened.targets == images[1]
+
+
+def test_other_pixels_or_targets_in_memory_are_another_source(tmp_path, images, purifier):
+    data = [(torch.full((3, 8, 8), i, dtype=torch.uint8), i % 2) for i in range(4)]
+    quietly(data, tmp_path / "out", purifier)
+    for changed in ([*data[:3], (data[3][0] + 1, 1)], [*data[:3], (data[3][0], 0)], Subset(data, [0, 1, 3, 2])):
+        with pytest.raises(ManifestMismatchError):
+            quietly(changed, tmp_path / "out", purifier)
+    assert quietly(data, tmp_path / "out", purifier).complete
+
+
+def test_other_rows_of_hugging_face_are_another_source(tmp_path, images, purifier):
+    source = as_hugging_face(images)
+    quietly(source, tmp_path / "out", purifier)
+    with pytest.raises(ManifestMismatchError):
+        quietly(source.map(lambda row: {"note": row["note"] + "!"}), tmp_path / "out", purifier)
+    assert quietly(source, tmp_path / "out", purifier).complete
+
+
+def test_the_transforms_of_a_data_set_inside_a_subset_stay(tmp_path, images, purifier):
+    folder = ImageFolder(as_folder(tmp_path / "folder", images), v2.ToImage(), lambda target: target + 10)
+    image, target = quietly(Subset(folder, [4, 2]), None, purifier).dataset[1]
+    assert isinstance(image, tv_tensors.Image) and target == images[1][2] + 10
 
 
 def test_an_image_folder_object_is_read_file_by_file_and_a_subset_in_its_order(tmp_path, images, purifier):

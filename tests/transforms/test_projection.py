@@ -32,6 +32,12 @@ def test_it_is_an_orthogonal_projection() -> None:
     assert once.min() < 0, "floats are not clamped"
 
 
+def test_a_fitted_one_is_saved_and_loaded(tmp_path) -> None:
+    project, images, _ = fitted()
+    project.save_pretrained(tmp_path)
+    assert torch.equal(OrthogonalProjection.from_pretrained(tmp_path)(images), project(images))
+
+
 def test_class_wise_noise_is_removed_and_other_noise_stays() -> None:
     project, images, labels = fitted()
     field = torch.stack([(images[labels == k] / 255).mean(0) for k in range(4)])
