@@ -105,18 +105,18 @@ def write_report(out: str | Path, results: Iterable[Result], fidelity: Iterable[
 def markdown(table: Sequence[Cell], fidelity: Sequence[Fidelity], provenance: str = "") -> str:
     """All tables that there is something to say in."""
     parts = [
-        _matrix("Test accuracy, last epoch", table, lambda c: _number(c.last, c.last_std)),
-        _matrix("Test accuracy, best epoch", table, lambda c: _number(c.peak, c.peak_std)),
+        _matrix("Test accuracy, last epoch", table, lambda c: _number(c.last, c.last_std, c.seeds)),
+        _matrix("Test accuracy, best epoch", table, lambda c: _number(c.peak, c.peak_std, c.seeds)),
     ]
     aimed = [cell for cell in table if cell.success is not None]
     if aimed:
-        parts.append(_matrix("Attack success", aimed, lambda c: _number(c.success, c.success_std)))
+        parts.append(_matrix("Attack success", aimed, lambda c: _number(c.success, c.success_std, c.seeds)))
         worst = [cell for cell in aimed if cell.success_worst is not None]
         parts.append(_matrix("Attack success, class where it is highest", worst, lambda c: f"{c.success_worst:.1f}"))
     if fidelity:
         parts.append(_fidelity_table(fidelity))
-    seeds = sorted({cell.seeds for cell in table})
-    note = f"Percent; mean and sample standard deviation over {' or '.join(map(str, seeds))} seed(s)."
+    most = max((cell.seeds for cell in table), default=0)
+    note = f"Percent; mean and sample standard deviation over at most {most} runs, one run where none is given."
     return "\n\n".join([" ".join(filter(None, [note, provenance])), *parts]) + "\n"
 
 
@@ -147,5 +147,5 @@ def _db(value: float | None) -> str:
     return "∞" if value is None else f"{value:.2f}"
 
 
-def _number(value: float, deviation: float) -> str:
-    return f"{value:.1f} ± {deviation:.1f}"
+def _number(value: float, deviation: float, runs: int) -> str:
+    return f"{value:.1f} ± {deviation:.1f}" if runs > 1 else f"{value:.1f}"

@@ -42,7 +42,7 @@ def test_cells_are_means_and_deviations_over_the_seeds() -> None:
 def test_the_markdown_has_every_table() -> None:
     text = markdown(cells(RESULTS), FIDELITY)
     assert "| poison | none | gray |\n|---|---|---|\n| clean | 70.0 ± 14.1 |  |" in text
-    assert "| lsp |  | 25.0 ± 0.0 |" in text and "over 1 or 2 seed(s)" in text
+    assert "| lsp |  | 25.0 |" in text and "over at most 2 runs" in text
     assert text.count("| badnets | 80.0 ± 14.1 |") == 1 and "| badnets | 90.0 |" in text
     assert "| lsp | gray | 32.50 | 24.25 | 0.750 | 25.50 | 0.800 | 0.500 |" in text
     assert "| clean | none | ∞ | ∞ | 1.000 | ∞ | 1.000 |  |" in text
@@ -61,7 +61,7 @@ def test_setups_of_a_targeted_attack_are_runs_of_one_row() -> None:
 
 def test_the_report_says_what_it_was_measured_with(tmp_path: Path) -> None:
     text = write_report(tmp_path, RESULTS, FIDELITY, "On two cores.")
-    assert text.startswith("Percent; ") and "seed(s). On two cores.\n" in text
+    assert text.startswith("Percent; ") and " is given. On two cores.\n" in text
     assert json.loads((tmp_path / "report.json").read_text())["provenance"] == "On two cores."
 
 
