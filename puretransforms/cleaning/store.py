@@ -129,7 +129,7 @@ class RemoteStore:
 
     def put(self, name: str, data: bytes, scratch: Path) -> None:
         """Write ``data``."""
-        self._call("pipe_file", name, value=data)
+        self._call("pipe_file", name, data)  # by place: its name differs from store to store
 
     def publish(self, staged: Mapping[str, str]) -> None:
         """Upload files, ``{path: name}``."""
@@ -144,10 +144,10 @@ class RemoteStore:
             with suppress(StoreError):  # another process may be removing it too; what is left does no harm
                 retried(f"remove {path}", files.rm_file, path)
 
-    def _call(self, verb: str, name: str, **options: Any) -> Any:
+    def _call(self, verb: str, name: str, *args: Any, **options: Any) -> Any:
         files, top = file_system(self.root, self.options)
         address = f"{top.rstrip('/')}/{name}".rstrip("/")
-        return retried(f"{verb} {self.path(name)}", getattr(files, verb), address, **options)
+        return retried(f"{verb} {self.path(name)}", getattr(files, verb), address, *args, **options)
 
 
 Store = LocalStore | RemoteStore
