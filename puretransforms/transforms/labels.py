@@ -23,14 +23,29 @@ def colour(x: Tensor) -> Tensor:
 
 
 def labels_of(sample: Any) -> Tensor | None:
-    """The labels of a sample, flat; ``None`` where it has no place for any."""
+    """The labels of a sample, flat; ``None`` where it holds nothing but images.
+
+    Raises:
+        LabelError: it holds more than images, but no labels where they are looked for.
+    """
     if isinstance(sample, Mapping):
         key = next((key for key in LABEL_KEYS if key in sample), None)
-        return None if key is None else integers(sample[key])
-    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        if key is not None:
+            return integers(sample[key])
+    elif isinstance(sample, tuple | list) and len(sample) == 2:
+        bare = [part for part in sample if not any(map(_is_image, tree_flatten(part)[0]))]
+        if len(bare) == 1:
+            return integers(bare[0])
+    if all(map(_is_image, tree_flatten(sample)[0])):
         return None
-    bare = [part for part in sample if not any(is_typed_image(x) or is_plain_image(x) for x in tree_flatten(part)[0])]
-    return integers(bare[0]) if len(bare) == 1 else None
+    raise LabelError(
+        f"expected (images, labels), or labels under one of {', '.join(map(repr, LABEL_KEYS))}, got a "
+        f"{type(sample).__name__} of something else: rename them, or pass the images alone to purify without labels."
+    )
+
+
+def _is_image(leaf: Any) -> bool:
+    return is_typed_image(leaf) or is_plain_image(leaf)
 
 
 def integers(labels: Any) -> Int[Tensor, " n"]:

@@ -6,7 +6,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import LabelError, NotFittedError
@@ -15,6 +14,7 @@ from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Int, Tensor
 from ..images import round_to_uint8, to_unit, unwrap
 from ..models.dvae import DVAE, RateVAE, frozen
+from ..train.checkpoint import identity, load_checkpoint, save_checkpoint
 from ..train.dvae import fit_dvae
 from ..train.rate import SCHEDULES, FitRecord, FitSchedule
 from .base import PureTransform
@@ -148,7 +148,8 @@ class VAEPurify(PureTransform):
 
         Raises:
             LabelError, NoImageError: data that cannot be fitted.
-            DivergenceError: the fit blew up; the checkpoint holds the last state that was saved.
+            ManifestMismatchError, WeightsCorruptedError: the checkpoint is of another fit, or damaged.
+            DivergenceError: the fit blew up; the checkpoint holds the last state saved.
         """
         if isinstance(schedule, str):
             if schedule not in SCHEDULES:
@@ -161,6 +162,7 @@ class VAEPurify(PureTransform):
         purifier._build(seed, schedule.table_std)
         purifier.to(device or pixels.device)
         file = None if checkpoint is None else Path(checkpoint)
+        of = identity(pixels, labels, schedule=schedule, seed=seed, purifier=purifier._config()) if file else ""
         records = fit_dvae(
             purifier.first,
             purifier.net,
@@ -171,13 +173,11 @@ class VAEPurify(PureTransform):
             precision=_DTYPES[purifier.precision],
             compiled=compiled,
             seed=seed,
-            state=load_file(file) if file and file.exists() else None,
+            state=load_checkpoint(file, of) if file else None,
         )
         for record in records:
             if file and (record.step % save_every == 0 or record.step == record.updates):
-                temporary = file.with_name(file.name + ".tmp")
-                save_file(record.state(), temporary)
-                temporary.replace(file)
+                save_checkpoint(file, record.state(), of)
             if on_record is not None:
                 on_record(record)
         purifier.zero_grad(set_to_none=True)

@@ -13,8 +13,10 @@ from torchvision.transforms.v2 import functional as F
 
 from puretransforms.errors import (
     LabelError,
+    ManifestMismatchError,
     NoImageError,
     NotFittedError,
+    WeightsCorruptedError,
     WeightsMismatchError,
     WeightsUnavailableError,
 )
@@ -116,7 +118,7 @@ def test_labels_are_found_wherever_a_sample_keeps_them(fitted):
     )
     nested = fitted(x.view(3, 1, 3, 16, 16), labels.view(3, 1))[0]
     assert torch.equal(nested.flatten(0, 1), want)
-    assert torch.equal(fitted([x[0], 5.0, "name"])[0], fitted(x[0])), "no place for a label: reconstruction alone"
+    assert torch.equal(fitted([x[0]])[0], fitted(x[0])), "images alone: reconstruction alone"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +235,30 @@ def test_an_interrupted_fit_goes_on_from_its_checkpoint(tmp_path, fitted, stop):
     again = VAEPurify.fit((pixels(24), LABELS), **options, checkpoint=checkpoint, on_record=steps.append)
     assert same(again, fitted) and len(steps) < 12
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_refused(tmp_path):
+    options = {"schedule": TINY, "width": 4, "latent": 8, "precision": "fp32", "checkpoint": tmp_path / "fit"}
+    VAEPurify.fit((pixels(24), LABELS), **options)
+    for data, changes in (
+        ((255 - pixels(24), LABELS), {}),
+        ((pixels(24), 2 - LABELS), {}),
+        ((pixels(24), LABELS), {"seed": 1}),
+    ):
+        with pytest.raises(ManifestMismatchError, match="the same data, labels, schedule"):
+            VAEPurify.fit(data, **options, **changes)
+    (tmp_path / "fit").write_bytes((tmp_path / "fit").read_bytes()[:-9])
+    with pytest.raises(WeightsCorruptedError, match="remove it to start anew"):
+        VAEPurify.fit((pixels(24), LABELS), **options)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x, y: (x, y, 7), lambda x, y: [x, 5.0, "name"], lambda x, y: {"image": x, "fine_label": y}]
+)
+def test_labels_in_an_unknown_place_are_not_passed_over(fitted, wrap):
+    with pytest.raises(LabelError, match="or labels under one of"):
+        fitted(wrap(pixels(4) / 255, LABELS[:4]))
+    assert fitted({"image": pixels(4)})["image"].shape == (4, 3, 16, 16)
 
 
 def test_a_fit_takes_a_data_set_of_samples(fitted):
