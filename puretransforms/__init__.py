@@ -5,13 +5,16 @@ from .cleaning.verify import verify
 from .data.loader import GPUTransformLoader
 from .hub.registry import get_weights, list_weights
 from .poisons.dataset import PoisonedDataset
+from .scanning.auto import AutoPurify
+from .scanning.run import ScanResult, scan
 from .transforms.base import BPDA, PureTransform
 from .transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
 from .transforms.coin import COINInterpolate
 from .transforms.ebm import EBMPurify
 from .transforms.vae import VAEPurify
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (plain sorting)
+    "AutoPurify",
     "BPDA",
     "BitDepthReduce",
     "COINInterpolate",
@@ -24,10 +27,12 @@ __all__ = [
     "MedianBlur",
     "PoisonedDataset",
     "PureTransform",
+    "ScanResult",
     "VAEPurify",
     "clean",
     "get_weights",
     "list_weights",
+    "scan",
     "verify",
 ]
 

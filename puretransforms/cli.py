@@ -1,4 +1,4 @@
-"""The command line: ``puretransforms clean | verify | poison | bench | weights | demo``, each one library call."""
+"""The command line: ``puretransforms scan | clean | verify | poison | bench | weights | demo``, a library call each."""
 
 import inspect
 import json
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from .cli_weights import app as weights
 from .data.named import named
@@ -63,6 +64,8 @@ POISONS: dict[str, type[Poison]] = {
     "wanet": WaNet,
 }
 
+AUTO = "auto"  # scan, then purify as advised
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Purify poisoned image data before training.")
 app.add_typer(weights, name="weights")
 screen = Console(stderr=True)
@@ -71,6 +74,32 @@ Options = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="An argument of the transform, as often as needed."),
 ]
+
+
+@app.command()
+def scan(
+    source: Annotated[str, typer.Argument(help="Folder of images, one folder per class, or tar shards.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for scan.html (pictures), suspects.csv and scan.json.")
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Images to draw at random; 0 looks at all.", min=0)] = 5000,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Threads that decode; default: one per core.")] = None,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with status 2 if a detector raises an alarm.")] = False,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+) -> None:
+    """Is this data set poisoned, how, and what cures it? Nothing is changed."""
+    from .scanning.run import scan as run
+
+    def work() -> tuple[bool, str]:
+        result = run(source, sample=sample or None, seed=seed, workers=workers, progress=progress)
+        where = "" if out is None else f"\n\nreport in {result.save(out)}, suspects in {out / 'suspects.csv'}"
+        return bool(result.verdict.alarms), f"{result}{where}"
+
+    alarm, text = _reported(work)
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    if fail and alarm:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -83,7 +112,7 @@ def clean(
         ),
     ],
     out: Annotated[str, typer.Argument(help="New folder, or URL, for the purified images.")],
-    purifier: Annotated[str, typer.Option("--with", help=f"One of {', '.join(PURIFIERS)}.")],
+    purifier: Annotated[str, typer.Option("--with", help=f"One of {', '.join(PURIFIERS)}; or {AUTO}: scan first.")],
     options: Options = None,
     batch_size: int = 256,
     workers: Annotated[int | None, typer.Option(help="Codec processes; default: one per core.")] = None,
@@ -103,7 +132,9 @@ def clean(
     """Purify every image below SOURCE into OUT; run it again after a kill and it goes on where it stopped."""
     from .cleaning.run import clean as run
 
-    transform = _build(purifier, PURIFIERS, options)
+    if purifier == AUTO and options:
+        raise typer.BadParameter(f"expected none with {AUTO}: the scan chooses the settings.", param_hint="--set")
+    transform = AUTO if purifier == AUTO else _build(purifier, PURIFIERS, options)
     if dry_run and suspects:
         raise typer.BadParameter("expected none with --dry-run, which purifies nothing.", param_hint="--suspects")
 
@@ -234,7 +265,7 @@ def _reported(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except PureTransformsError as error:
-        screen.print(f"[bold red]error:[/] {error}", highlight=False)
+        screen.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
 
 

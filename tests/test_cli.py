@@ -43,6 +43,20 @@ def test_poison_clean_verify(source, tmp_path):
     assert result.exit_code == 1 and "0.png" in result.stderr
 
 
+def test_scan(source, tmp_path):
+    result = run("scan", source, "--out", tmp_path / "scan", "--no-progress", "--fail")
+    assert result.exit_code == 0, result.output
+    assert "Looked at 6 of 6 images" in result.output and "does not make the data clean" in result.output
+    assert (tmp_path / "scan" / "scan.html").exists() and str(tmp_path / "scan" / "suspects.csv") in result.output
+    for path in (source / "a").iterdir():
+        pixels = np.asarray(PIL.Image.open(path)).copy()
+        pixels[0], pixels[:, 0] = pixels[0] // 2, pixels[:, 0] // 2
+        for i in range(15):
+            PIL.Image.fromarray(pixels).save(source / "a" / f"{path.stem}-{i}.png")
+    result = run("scan", source, "--sample", 0, "--no-progress", "--fail")
+    assert result.exit_code == 2 and "convolution" in result.output and "COIN" in result.output
+
+
 def test_a_dry_run_writes_nothing(source, tmp_path):
     assert run("clean", source, tmp_path / "out", "--with", "jpeg", "--dry-run").exit_code == 0
     assert not (tmp_path / "out").exists()
@@ -53,6 +67,8 @@ def test_a_dry_run_writes_nothing(source, tmp_path):
     [
         (("clean", "{s}", "{o}", "--with", "bleach"), "coin"),
         (("clean", "{s}", "{o}", "--with", "coin", "--set", "alpha"), "NAME=VALUE"),
+        (("clean", "{s}", "{o}", "--with", "auto", "--set", "alpha=1"), "the scan chooses"),
+        (("scan", "{s}/nowhere"), "no such folder"),
         (("clean", "{s}", "{o}", "--with", "coin", "--set", "beta=1"), "alpha"),
         (("clean", "{s}", "{o}", "--with", "coin", "--set", "alpha=-1"), "alpha"),
         (("clean", "{s}/nowhere", "{o}", "--with", "coin"), "no such folder"),

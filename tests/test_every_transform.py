@@ -22,6 +22,7 @@ from puretransforms import PureTransform
 from puretransforms.errors import ForkedWorkerError, NoImageError, RangeError, UntouchedImageWarning
 
 CASES = {
+    "AutoPurify": {"chain": [{"name": "coin", "alpha": 1.5}]},
     "COINInterpolate": {},
     "JPEGCompress": {},
     "Grayscale": {},
@@ -31,7 +32,7 @@ CASES = {
     "EBMPurify": {"weights": None, "nf": 4, "steps": 2},
     "VAEPurify": {"weights": None, "width": 4, "latent": 8},
 }
-RANDOM = {"COINInterpolate", "EBMPurify"}
+RANDOM = {"AutoPurify", "COINInterpolate", "EBMPurify"}
 NO_GRAPH = {  # autograd inside; an image codec; kornia's checks in Python; a folded copy of the net, kept
     "EBMPurify",
     "JPEGCompress",

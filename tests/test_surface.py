@@ -7,6 +7,7 @@ from pathlib import Path
 import puretransforms
 
 SURFACE = {
+    "AutoPurify",
     "BPDA",
     "BitDepthReduce",
     "COINInterpolate",
@@ -19,10 +20,12 @@ SURFACE = {
     "MedianBlur",
     "PoisonedDataset",
     "PureTransform",
+    "ScanResult",
     "VAEPurify",
     "clean",
     "get_weights",
     "list_weights",
+    "scan",
     "verify",
 }
 

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
 from ..errors import BenchmarkError
+from ..scanning.auto import AutoPurify
 from ..train.classifier import Adapt
 from ..transforms.base import PureTransform
 from ..transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
@@ -77,6 +78,10 @@ def _stored(purifier: type[PureTransform], **options: Any) -> Defence:
     return Defence("stored", lambda train, num_classes, weights: purifier(seed=0, **options))
 
 
+def _auto(train: LabelledImages, num_classes: int, weights: Path | None) -> AutoPurify:
+    return AutoPurify(seed=0).fit(train, progress=False)
+
+
 def _ebm(train: LabelledImages, num_classes: int, weights: Path | None) -> EBMPurify:
     return EBMPurify(seed=0) if weights is None else EBMPurify(weights, seed=0)
 
@@ -100,6 +105,7 @@ def _vae_fitted(train: LabelledImages, num_classes: int, weights: Path | None) -
 DEFENCES: dict[str, Defence] = {
     NONE: Defence("nowhere", lambda *_: None),
     "adversarial": Defence("step", lambda *_: adversarial()),
+    "auto": Defence("stored", _auto),
     "bitdepth2": _stored(BitDepthReduce, bits=2),
     "coin": Defence("after", lambda *_: COINInterpolate()),
     "coin_once": _stored(COINInterpolate),

@@ -8,9 +8,29 @@ from typing import Any
 
 import torch
 
+from ..data.source import Source
 from ..functional.shapes import Tensor
 
 Purifier = Callable[[Tensor], Tensor]
+
+CHOOSERS: dict[str, Callable[..., Purifier]] = {}
+"""Purifiers by a word: ``chooser(source, seed=, workers=, progress=)``. Layers above put theirs here when imported."""
+
+
+def chosen(
+    purifier: Purifier | str, source: Source, *, seed: int, workers: int | None, progress: bool
+) -> Purifier:
+    """The purifier itself, or what the chooser of that name takes for ``source``.
+
+    Raises:
+        ValueError: no such name.
+    """
+    if not isinstance(purifier, str):
+        return purifier
+    if purifier not in CHOOSERS:
+        names = ", ".join(map(repr, sorted(CHOOSERS))) or "none"
+        raise ValueError(f"expected a purifier such as COINInterpolate(), or a name ({names}), got {purifier!r}.")
+    return CHOOSERS[purifier](source, seed=seed, workers=workers, progress=progress)
 
 
 def device_of(purifier: Any) -> torch.device:

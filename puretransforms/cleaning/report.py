@@ -1,37 +1,20 @@
 """The report of a finished run: one HTML file, without scripts and without links to other files."""
 
-import base64
 import html
-import io
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..data.source import Entry, Source
 from .codec import Decoded, decode
 from .manifest import Layout, Row
 from .packing import read_back
+from .page import STYLE, code, data_uri, table, text
 from .plot import histogram
 from .summary import Summary
 
 _PICTURES = 12  # of the most changed images
-_SIDE = 256  # pixels; larger pictures are shrunk for the report
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.5rem }
-table { border-collapse: collapse } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } th { border-bottom: 1px solid #999 }
-code, pre { overflow-wrap: anywhere; white-space: pre-wrap; font-size: .9em; margin: 0 }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.2rem }
-figure { margin: 0 } figcaption { font-size: .85rem; color: #555 }
-.three { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: .3rem }
-img { width: 100%; image-rendering: pixelated; background: #ddd }
-.bar { height: .8rem; margin-top: .35rem; background: #4878a8 } svg { max-width: 40rem; display: block }
-"""
 
 
 def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source) -> bytes:
@@ -41,10 +24,10 @@ def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source
     changed = sorted(summary.most_changed, key=lambda item: (-item[0], item[1]))
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>puretransforms: cleaning report</title>",
-        f"<style>{_STYLE}</style><h1>Cleaning report</h1>",
-        _table(("", ""), [(name, f"<pre>{html.escape(str(value))}</pre>") for name, value in _facts(run).items()]),
+        f"<style>{STYLE}</style><h1>Cleaning report</h1>",
+        table(("", ""), [(name, f"<pre>{html.escape(str(value))}</pre>") for name, value in _facts(run).items()]),
         "<h2>Files</h2>",
-        _table(("status", "#files"), sorted((_text(status), str(n)) for status, n in counts.items())),
+        table(("status", "#files"), sorted((text(status), str(n)) for status, n in counts.items())),
         "<h2>Before, after, and ten times the difference</h2><div class=grid>",
         *(_figure(row, layout, source, entries) for row in summary.sample()),
         "</div><h2>What changed most</h2>",
@@ -52,13 +35,13 @@ def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source
         "in levels of 0 to 255.</p>",
         histogram(summary.levels),
         "<h3>Classes</h3><p>The most changed first; PSNR is the mean over the images that changed.</p>",
-        _table(("class", "#images", "#unchanged", "#mean change", "", "#PSNR (dB)"), _classes(summary)),
+        table(("class", "#images", "#unchanged", "#mean change", "", "#PSNR (dB)"), _classes(summary)),
         "<h3>Images</h3><div class=grid>",
         *(_figure(row, layout, source, entries) for _, _, row in changed[:_PICTURES]),
         "</div>",
-        _table(
+        table(
             ("image", "class", "#mean change", "#PSNR (dB)"),
-            [(_code(path), _text(row["label"]), f"{level:.2f}", _decibel(row["psnr"])) for level, path, row in changed],
+            [(code(path), text(row["label"]), f"{level:.2f}", _decibel(row["psnr"])) for level, path, row in changed],
         ),
     ]
     if summary.aside:
@@ -66,9 +49,9 @@ def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source
         parts += [
             "<h2>Put aside</h2><p>Quarantined images lie unchanged in the quarantine folder beside this one; skipped "
             "entries were not read.</p>",
-            _table(
+            table(
                 ("file", "status", "reason"),
-                [(_code(r["path"]), _text(r["status"]), _text(r["reason"])) for r in summary.aside],
+                [(code(r["path"]), text(r["status"]), text(r["reason"])) for r in summary.aside],
             ),
             f"<p>And {left} more: see manifest.jsonl.</p>" if left else "",
         ]
@@ -92,7 +75,7 @@ def _classes(summary: Summary) -> Iterator[tuple[str, ...]]:
         unchanged = str(change.images - change.changed)
         mean = f"{means[label]:.3f}"
         bar = f'<div class=bar style="width:{8 * means[label] / highest:.2f}rem"></div>'
-        yield _text(label or "(top folder)"), str(change.images), unchanged, mean, bar, _decibel(psnr)
+        yield text(label or "(top folder)"), str(change.images), unchanged, mean, bar, _decibel(psnr)
 
 
 def _figure(row: Row, layout: Layout, source: Source, entries: dict[str, Entry]) -> str:
@@ -100,10 +83,10 @@ def _figure(row: Row, layout: Layout, source: Source, entries: dict[str, Entry])
     x, y = _pixels(before), _pixels(after)
     tenfold = np.minimum(np.abs(x.astype(np.int16) - y) * 10, 255).astype(np.uint8)
     pictures = "".join(
-        f'<img alt="{alt}" src="{_data_uri(array)}">'
+        f'<img alt="{alt}" src="{data_uri(array)}">'
         for alt, array in (("before", x), ("after", y), ("10x difference", tenfold))
     )
-    caption = f"{_code(row['path'])}<br>mean change {row['mean_abs']:.2f}, PSNR {_decibel(row['psnr'])} dB"
+    caption = f"{code(row['path'])}<br>mean change {row['mean_abs']:.2f}, PSNR {_decibel(row['psnr'])} dB"
     return f"<figure><div class=three>{pictures}</div><figcaption>{caption}</figcaption></figure>"
 
 
@@ -111,30 +94,5 @@ def _pixels(image: Decoded) -> np.ndarray:
     return np.frombuffer(image.pixels, np.uint8).reshape(image.shape)
 
 
-def _data_uri(pixels: np.ndarray) -> str:
-    picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
-    picture.thumbnail((_SIDE, _SIDE))
-    out = io.BytesIO()
-    picture.save(out, "PNG")
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A table of ready HTML cells; a head that starts with ``#`` makes a column of numbers."""
-    kinds = [" class=n" if name.startswith("#") else "" for name in head]
-    top = "".join(f"<th{kind}>{name.lstrip('#')}" for kind, name in zip(kinds, head, strict=True))
-    body = ("".join(f"<td{kind}>{cell}" for kind, cell in zip(kinds, row, strict=True)) for row in rows)
-    return f"<table><tr>{top if any(head) else ''}" + "".join(f"<tr>{line}" for line in body) + "</table>"
-
-
 def _decibel(psnr: float | None) -> str:
     return "&infin;" if psnr is None else f"{psnr:.2f}"
-
-
-def _text(value: Any) -> str:
-    """Any text, made visible on one line (a file name may hold line breaks) and safe in HTML."""
-    return html.escape(json.dumps(str(value), ensure_ascii=False)[1:-1])
-
-
-def _code(value: Any) -> str:
-    return f"<code>{_text(value)}</code>"

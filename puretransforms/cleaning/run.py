@@ -25,7 +25,7 @@ from .local_engine import clean_units, clear_errors, quiet
 from .manifest import Layout, check_free, claim, describe
 from .names import MANIFEST, REPORT, STATE
 from .packing import folders, plan
-from .purifier import Purifier, device_of, own_copy
+from .purifier import Purifier, chosen, device_of, own_copy
 from .ray_engine import run_on_ray
 from .result import CleanResult as CleanResult
 from .result import load
@@ -36,7 +36,7 @@ from .units import Unit
 def clean(
     source: Any,
     out: str | os.PathLike[str] | None,
-    purifier: Purifier,
+    purifier: Purifier | str,
     *,
     batch_size: int = 256,
     workers: int | None = None,
@@ -78,6 +78,7 @@ def clean(
             keeps a data set in memory: :attr:`CleanResult.dataset`.
         purifier: callable from uint8 ``[B, C, H, W]``, C = 1 or 3, to the same. A copy of it is used, in eval mode;
             wherever it, or a transform inside it, has an attribute ``seed`` that is ``None``, that becomes ``seed``.
+            ``"auto"`` scans ``source`` first and purifies as the verdict advises: a chain that ``run.json`` names.
             A class with a class method ``fit``, such as ``VAEPurify``, or ``partial(VAEPurify.fit, schedule="short")``
             is fitted to ``source`` and its classes first, and kept in ``<out>.purifier``.
         batch_size: at most so many images of one size at a time.
@@ -119,6 +120,7 @@ def clean(
     if engine not in ("local", "ray"):
         raise ValueError(f"expected engine 'local' or 'ray', got {engine!r}.")
     images = open_source(source, image_key, label_key, options)
+    purifier = chosen(purifier, images, seed=seed, workers=workers, progress=progress)
     place, memory = _output(images, out, world_size)
     classes, bar = None, None
     wanted = to_fit(purifier)

@@ -16,7 +16,7 @@ from puretransforms.transforms.base import PureTransform
 from puretransforms.transforms.vae import VAEPurify
 
 WITH_WEIGHTS = {"ebm", "vae"}
-FITTED = {"vae_fitted"}
+FITTED = {"auto", "vae_fitted"}
 
 
 def data() -> LabelledImages:
@@ -39,6 +39,17 @@ def test_every_defence_is_built_and_runs(name: str) -> None:
         assert made(x).shape == x.shape and not torch.equal(made(x), x)
     if defence.place == "stored":
         assert torch.equal(made(x), made(x.flip(0)).flip(0)), "the same for an image wherever it stands"
+
+
+def test_auto_scans_the_poisoned_set() -> None:
+    quiet = find_defence("auto")[0].make(data(), 3, None)
+    assert quiet.chain == [] and quiet.result is not None
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(100, 156, (120, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    targets = torch.arange(120) % 3
+    images[:, :, 4, 4] = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)[targets]
+    found = find_defence("auto")[0].make(LabelledImages(images, targets), 3, None)
+    assert found.result.verdict.kind == "triggered suspects" and found.chain == [{"name": "jpeg", "quality": 10}]
 
 
 @pytest.mark.parametrize("mix", [v2.MixUp, v2.CutMix])

@@ -5,20 +5,19 @@ the estimation of camera fingerprints (Lukas, Fridrich & Goljan, IEEE TIFS 2006;
 """
 
 import torch
-from torch.nn.functional import avg_pool2d, conv2d, pad
+from torch.nn.functional import avg_pool2d, pad
 
 from ..shapes import Float, Tensor
 
-_SMOOTH = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
 _FLOOR = 2 / 255  # deviation of a perfectly flat region: below this there is only rounding
 _LIMIT = 3.0
 
 
 def residual(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """``x`` minus its binomial 3x3 blur (reflected border): the image without everything smooth. Same shape, mean 0."""
-    batch, channels, height, width = x.shape
-    planes = pad(x.reshape(batch * channels, 1, height, width), (1, 1, 1, 1), mode="reflect")
-    return x - conv2d(planes, _SMOOTH.to(x)[None, None]).view_as(x)
+    rows = pad(x, (1, 1, 1, 1), mode="reflect")
+    rows = rows[:, :, :-2] + rows[:, :, 2:] + 2 * rows[:, :, 1:-1]
+    return x - (rows[..., :-2] + rows[..., 2:] + 2 * rows[..., 1:-1]) / 16
 
 
 def whitened(r: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -28,10 +27,10 @@ def whitened(r: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return (r / (power + _FLOOR**2).sqrt()).clamp_(-_LIMIT, _LIMIT)
 
 
-def noise_floor(r: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-    """Residual power of the flattest tenth of an image over its mean power, 0 to 1.
+def flat_level(r: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """Root mean square of a residual in the flattest tenth of the image (windows of 5 x 5).
 
-    Added noise fills the flat regions and raises it (to 1 for noise alone); a convolution scales both alike.
+    Added noise fills flat regions, whatever they show; a convolution leaves them flat.
     """
     power = avg_pool2d(r.square().mean(1, keepdim=True), min(5, *r.shape[-2:]), stride=2).flatten(1)
-    return power.quantile(0.1, dim=1) / power.mean(1).clamp_min(1e-12)
+    return power.quantile(0.1, dim=1).sqrt()

@@ -3,7 +3,7 @@
 import torch
 
 from puretransforms.functional.detect.agreement import agreement, coarse_form, unit_rows
-from puretransforms.functional.detect.residual import noise_floor, residual, whitened
+from puretransforms.functional.detect.residual import flat_level, residual, whitened
 
 
 def unlike_pictures(n, seed=0):
@@ -46,11 +46,14 @@ def test_too_few_images_say_nothing():
     assert compare(unlike_pictures(3)).error == float("inf")
 
 
-def test_the_noise_floor_rises_with_added_noise():
-    x = torch.nn.functional.interpolate(torch.rand(8, 3, 5, 5), size=(32, 32), mode="nearest")
-    noise = 0.1 * torch.randn(8, 3, 32, 32)
-    assert (noise_floor(residual(x + noise)) > noise_floor(residual(x))).all()
-    assert (noise_floor(residual(noise)) > 0.5).all()
+def test_added_noise_fills_flat_places_and_a_blur_does_not():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.interpolate(torch.rand(8, 3, 2, 2, generator=generator), size=(32, 32), mode="nearest")
+    noise = 8 / 255 * torch.randn(8, 3, 32, 32, generator=generator).sign()
+    assert flat_level(residual(x)).max() < 1e-6
+    level = flat_level(residual(x + noise)) * 255
+    assert ((level > 4.5) & (level < 6.5)).all()  # 8 sqrt(0.75^2 + 4 / 8^2 + 4 / 16^2) = 6.4 on average
+    assert flat_level(residual(torch.nn.functional.avg_pool2d(x, 3, 1, 1))).max() < 1e-6
 
 
 def test_a_residual_is_what_the_blur_takes_away():

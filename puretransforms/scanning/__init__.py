@@ -1,0 +1,1 @@
+"""Is this data set poisoned, how, and what cures it?"""

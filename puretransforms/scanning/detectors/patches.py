@@ -1,0 +1,64 @@
+"""Does the same small patch stand at the same place in many images of a class?"""
+
+import torch
+
+from ...functional.detect.patches import RepeatedPatch, repeated_patch
+from ...functional.shapes import Tensor
+from ..finding import ENOUGH, Finding, wilson
+from ..sample import Sample
+
+QUESTION = "Does the same striking pixel or small patch stand at the same place in many images of a class?"
+SIZES = (1, 3)
+LOOKED_AT = 1000  # images of a class
+FLAT = 0.3
+
+
+def patches(sample: Sample) -> Finding:
+    """The largest share of a class that holds one patch, less the share that is usual at other places of that class.
+
+    Counted among pairs of unlike pictures: strokes of drawings stand at the same place too, but in drawings that look
+    alike. The images that hold the patch score 1.
+    """
+    found = Finding("patches", QUESTION, images=torch.full((len(sample),), float("nan")), image_threshold=0.5)
+    flat = _flat_share(sample)
+    if flat > FLAT:
+        found.untested = (
+            f"half of the pictures are flat on more than {flat:.0%} of their area: in drawings on an even ground "
+            "strokes repeat by themselves"
+        )
+        return found
+    most = 0
+    for label, name in enumerate(sample.classes):
+        rows = sample.members(label)[:LOOKED_AT]
+        most = max(most, len(rows))
+        if len(rows) < ENOUGH:
+            continue
+        best = max((repeated_patch(sample.pixels[rows], size) for size in SIZES), key=_excess)
+        score = min(_excess(best), _among_unlike(sample.forms(rows), best))
+        found.classes[name] = score
+        found.images[rows] = best.carriers.float()
+        found.evidence[name] = {"side": best.size, "row": best.row, "column": best.column, "share": best.share}
+        if score > found.score:
+            found.score = score
+            found.error = (best.share - wilson(best.share * len(rows), len(rows))[0]) / 2
+    if not found.classes:
+        found.untested = f"it needs at least {ENOUGH} images of a class, and the largest class of the sample has {most}"
+    return found
+
+
+def _flat_share(sample: Sample) -> float:
+    """Median over the images of the share of pixels whose neighbourhood is of one colour."""
+    residuals = sample.residuals(torch.arange(min(len(sample), 500)))
+    return float((residuals.abs().amax(1) < 0.5 / 255).float().mean((1, 2)).median())
+
+
+def _excess(patch: RepeatedPatch) -> float:
+    return patch.share - patch.usual
+
+
+def _among_unlike(forms: Tensor, patch: RepeatedPatch) -> float:
+    """The root of the share of unlike pairs that both hold the patch: the share itself, if that has nothing to do with
+    what they show."""
+    unlike = (forms @ forms.T < 0).float()
+    both = patch.carriers.float() @ unlike @ patch.carriers.float()
+    return float(both / unlike.sum().clamp_min(1)) ** 0.5

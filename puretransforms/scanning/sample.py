@@ -1,0 +1,177 @@
+"""What a scan remembers of the images it has read: bounded in size, whatever they are."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from ..errors import SourceError
+from ..functional.detect.agreement import Agreement, agreement, coarse_form, unit_rows
+from ..functional.detect.edges import ring_log_ratios
+from ..functional.detect.residual import residual, whitened
+from ..functional.shapes import Float, Int, Tensor, UInt8
+from .source import Item
+
+SMALLEST = 16  # pixels; nothing can be said of smaller images
+PAIRED = 1000  # images of a class that are compared with each other
+_WINDOW = 32  # pixels kept at each corner of a large image
+_CHUNK = 512
+
+
+@dataclass
+class Sample:
+    """Views of the drawn images, and what is measured on each at its full size.
+
+    A view is the whole image where all images have the same size up to 64 x 64, else its four corners of up to 32 x 32
+    pixels, as four tiles of one picture.
+
+    Attributes:
+        pixels: the views, uint8 ``[N, 3, h, w]``.
+        tiled: views are four corners.
+        labels: int64 ``[N]``, from 0, without gaps in ``classes``.
+        names: path or index of each image.
+        classes: class names.
+        ratios: ``[N, 12]``, see :func:`puretransforms.functional.detect.edges.ring_log_ratios`.
+        total: images in the source, ``None`` if unknown.
+        left_out: number of images by the reason for which they could not be used.
+        sizes: ``(height, width)`` of the smallest and of the largest image.
+    """
+
+    pixels: UInt8[Tensor, "n 3 h w"]
+    tiled: bool
+    labels: Int[Tensor, " n"]
+    names: list[str]
+    classes: list[str]
+    ratios: Float[Tensor, "n 12"]
+    total: int | None
+    left_out: Counter[str]
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    _agreements: dict[int, Agreement] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def members(self, label: int) -> Int[Tensor, " m"]:
+        """Indices of the images of a class, in their random order."""
+        return (self.labels == label).nonzero()[:, 0]
+
+    def images(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m 3 h w"]:
+        """Views in ``[0, 1]``."""
+        return self.pixels[rows].float().div_(255)
+
+    def residuals(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m 3 h w"]:
+        """Residuals of views, tile by tile."""
+        return self._by_tile(residual, rows)
+
+    def whitened(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m 3 h w"]:
+        """Whitened residuals of views, tile by tile."""
+        return self._by_tile(lambda x: whitened(residual(x)), rows)
+
+    def directions(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        """Whitened residuals less what all images share, as rows of length 1."""
+        return unit_rows(self.whitened(rows) - self.shared)
+
+    def forms(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m k"]:
+        """Coarse forms less their mean over the data set, as rows of length 1."""
+        return unit_rows(coarse_form(self.images(rows)) - self._mean_form)
+
+    def agreement_of(self, label: int) -> Agreement:
+        """How far the residuals of a class agree (its first 1,000 images; kept, for two detectors ask for it)."""
+        if label not in self._agreements:
+            rows = self.members(label)[:PAIRED]
+            self._agreements[label] = agreement(self.directions(rows), self.forms(rows))
+        return self._agreements[label]
+
+    @cached_property
+    def shared(self) -> Float[Tensor, "3 h w"]:
+        """The mean whitened residual; of a single class only its 8-periodic part, which is the grid of JPEG."""
+        parts = [self.whitened(rows).sum(0) for rows in torch.arange(len(self)).split(_CHUNK)]
+        mean = torch.stack(parts).sum(0) / len(self)
+        if len(self.classes) > 1:
+            return mean
+        periodic = torch.empty_like(mean)
+        for i in range(8):
+            for j in range(8):
+                periodic[:, i::8, j::8] = mean[:, i::8, j::8].mean((1, 2), keepdim=True)
+        return periodic
+
+    @cached_property
+    def _mean_form(self) -> Float[Tensor, " k"]:
+        parts = [coarse_form(self.images(rows)).sum(0) for rows in torch.arange(len(self)).split(_CHUNK)]
+        return torch.stack(parts).sum(0) / len(self)
+
+    def _by_tile(self, function: Callable[[Tensor], Tensor], rows: Int[Tensor, " m"]) -> Tensor:
+        x = self.images(rows)
+        return from_tiles(function(to_tiles(x)), len(x)) if self.tiled else function(x)
+
+
+def gather(items: Iterable[Item], classes: list[str], total: int | None) -> Sample:
+    """Read every item once and keep its view.
+
+    Raises:
+        SourceError: no image that can be used.
+    """
+    views, labels, names, ratios, sizes = [], [], [], [], []
+    left_out: Counter[str] = Counter()
+    for item in items:
+        if item.pixels is None:
+            left_out[item.problem] += 1
+            continue
+        height, width = item.pixels.shape[1:]
+        if min(height, width) < SMALLEST:
+            left_out[f"smaller than {SMALLEST} pixels"] += 1
+            continue
+        ratios.append(ring_log_ratios(item.pixels[None].float().div_(255))[0])
+        views.append(_view(item.pixels))
+        labels.append(item.label)
+        names.append(item.name)
+        sizes.append((height, width))
+    if not views:
+        why = "; ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
+        raise SourceError(
+            f"expected at least one image to scan, got none ({why}): give a folder or data set of images."
+        )
+    tiled = len(set(sizes)) > 1 or max(sizes[0]) > 2 * _WINDOW
+    if tiled:
+        side = min(min(view.shape[1:]) for view in views) // 2
+        views = [_corners(view, side) for view in views]
+    present = sorted(set(labels))
+    number = {label: i for i, label in enumerate(present)}
+    return Sample(
+        pixels=torch.stack(views),
+        tiled=tiled,
+        labels=torch.tensor([number[label] for label in labels]),
+        names=names,
+        classes=[classes[label] if label < len(classes) else str(label) for label in present],
+        ratios=torch.stack(ratios),
+        total=total,
+        left_out=left_out,
+        sizes=(min(sizes), max(sizes)),
+    )
+
+
+def _view(pixels: Tensor) -> Tensor:
+    height, width = pixels.shape[1:]
+    if max(height, width) <= 2 * _WINDOW:
+        return pixels.clone()
+    return _corners(pixels, min(_WINDOW, height // 2, width // 2))
+
+
+def _corners(pixels: Tensor, side: int) -> Tensor:
+    top, bottom = pixels[:, :side], pixels[:, -side:]
+    rows = [torch.cat([row[..., :side], row[..., -side:]], 2) for row in (top, bottom)]
+    return torch.cat(rows, 1)
+
+
+def to_tiles(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c i j"]:
+    """The four tiles of each view, ``m = 4 n``."""
+    n, c, h, w = x.shape
+    return x.view(n, c, 2, h // 2, 2, w // 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * n, c, h // 2, w // 2)
+
+
+def from_tiles(tiles: Float[Tensor, "m c i j"], n: int) -> Float[Tensor, "n c h w"]:
+    """The views again."""
+    _, c, h, w = tiles.shape
+    return tiles.view(n, 2, 2, c, h, w).permute(0, 3, 1, 4, 2, 5).reshape(n, c, 2 * h, 2 * w)

@@ -1,0 +1,138 @@
+"""Where the images of a scan come from: files of class folders or shards, or a data set of ``(image, label)`` pairs.
+
+Either gives a :class:`Stream`: items drawn at random from all images, in random order, decoded when asked for.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..cleaning.codec import decode
+from ..data.huggingface import is_hugging_face
+from ..data.open import open_source
+from ..data.source import Entry, Source
+from ..errors import CorruptImageError, LabelError, NoImageError
+from ..functional.shapes import Tensor, UInt8
+from ..images import round_to_uint8, to_batch
+
+_AHEAD = 256  # files decoded together
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image: where it stands (path or index), its label, and its pixels ``[3, H, W]``, or why there are none."""
+
+    name: str
+    label: int
+    pixels: UInt8[Tensor, "3 h w"] | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A draw of images.
+
+    Attributes:
+        items: the drawn images, in random order.
+        drawn: how many there will be; ``None`` if the length is not known.
+        total: images in the source; ``None`` if not known.
+        classes: class names in label order; empty where only numbers are known.
+    """
+
+    items: Iterator[Item]
+    drawn: int | None
+    total: int | None
+    classes: list[str]
+
+
+def open_stream(source: Any, sample: int | None, seed: int, workers: int) -> Stream:
+    """Draw ``sample`` images (``None``: all) of files, a map-style data set or an iterable of pairs.
+
+    Raises:
+        SourceError: no such folder or shards, or no image in them.
+        LabelError: samples that are no ``(image, integer label)`` pairs.
+        NoImageError, RangeError: images of a data set that cannot be read as such.
+    """
+    if isinstance(source, str | os.PathLike | Source) or is_hugging_face(source):
+        return _files(open_source(source), sample, seed, workers)
+    classes = list(getattr(source, "classes", None) or [])
+    if isinstance(source, Sized) and hasattr(source, "__getitem__"):
+        order = _order(len(source), sample, seed)
+        return Stream((_item(source[i], i) for i in order), len(order), len(source), classes)
+    if isinstance(source, Iterable):
+        return Stream(_reservoir(source, sample, seed), None, None, classes)
+    raise LabelError(
+        f"expected a folder, or a data set of (image, label) pairs, got {type(source).__name__}: "
+        "give a path or anything that can be iterated."
+    )
+
+
+def _order(total: int, sample: int | None, seed: int) -> list[int]:
+    return np.random.RandomState(seed).permutation(total)[:sample].tolist()
+
+
+def _files(source: Source, sample: int | None, seed: int, workers: int) -> Stream:
+    images = [entry for entry in source.entries if entry.kind == "image"]
+    classes = sorted({entry.label for entry in images})
+    number = {name: i for i, name in enumerate(classes)}
+    chosen = [images[i] for i in _order(len(images), sample, seed)]
+
+    def read(entry: Entry) -> Item:
+        label = number[entry.label]
+        try:
+            image = decode(source.read(entry))
+        except (CorruptImageError, OSError) as error:
+            return Item(entry.path, label, None, str(error))
+        pixels = torch.frombuffer(bytearray(image.pixels), dtype=torch.uint8).view(image.shape).permute(2, 0, 1)
+        return Item(entry.path, label, _three(pixels))
+
+    def stream() -> Iterator[Item]:
+        waiting = iter(chosen)
+        with ThreadPoolExecutor(workers) as pool:
+            while block := list(islice(waiting, _AHEAD)):
+                yield from pool.map(read, block)
+
+    return Stream(stream(), len(chosen), len(images), classes)
+
+
+def _reservoir(source: Iterable[Any], sample: int | None, seed: int) -> Iterator[Item]:
+    """A uniform draw from a stream of unknown length (Vitter, 1985, algorithm R), in random order."""
+    stream = np.random.RandomState(seed)
+    kept: list[Item] = []
+    for i, pair in enumerate(source):
+        place = i if sample is None or i < sample else int(stream.randint(i + 1))
+        if sample is None or place < sample:
+            item = _item(pair, i)
+            kept[place : place + 1] = [item]
+    for i in stream.permutation(len(kept)):
+        yield kept[i]
+
+
+def _item(pair: Any, index: int) -> Item:
+    if not (isinstance(pair, tuple | list) and len(pair) == 2):
+        raise LabelError(
+            f"expected samples (image, label), got {type(pair).__name__}: wrap the data set so that it yields pairs."
+        )
+    image, label = pair
+    try:
+        number = int(label)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or number < 0 or number != label:
+        raise LabelError(f"expected an integer label from 0 for sample {index}, got {label!r}: give class indices.")
+    batch, _ = to_batch(image)
+    if len(batch) != 1:
+        raise NoImageError(f"expected one image for each sample, got {len(batch)} in sample {index}: unbatch them.")
+    return Item(str(index), number, _three(round_to_uint8(batch[0])))
+
+
+def _three(pixels: Tensor) -> Tensor:
+    if pixels.shape[0] not in (1, 3):
+        raise NoImageError(f"expected images of 1 or 3 channels, got {pixels.shape[0]}: split the others off first.")
+    return pixels.expand(3, -1, -1)

@@ -1,0 +1,80 @@
+"""Items from files, map-style data sets and streams."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from puretransforms.errors import LabelError, NoImageError, SourceError
+from puretransforms.scanning.source import open_stream
+
+
+@pytest.fixture
+def folder(tmp_path, pictures):
+    for i in range(12):
+        place = tmp_path / "pictures" / "ab"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        F.to_pil_image(pictures.images[i]).save(place / f"{i:02d}.png")
+    (tmp_path / "pictures" / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (tmp_path / "pictures" / "readme.txt").write_text("no image")
+    return tmp_path / "pictures"
+
+
+def test_a_folder(folder, pictures):
+    stream = open_stream(folder, None, 0, 2)
+    found = {item.name: item for item in stream.items}
+    assert (stream.drawn, stream.total, stream.classes) == (13, 13, ["a", "b"])
+    assert found["a/broken.png"].pixels is None and found["a/broken.png"].problem
+    for i in range(12):
+        item = found[f"{'ab'[i % 2]}/{i:02d}.png"]
+        assert item.label == i % 2 and torch.equal(item.pixels, pictures.images[i])
+
+
+def test_a_draw_is_random_and_keyed_by_the_seed(pictures):
+    def names(seed, sample=20):
+        return [item.name for item in open_stream(pictures, sample, seed, 1).items]
+
+    assert names(0) == names(0) != names(1)
+    assert len(set(names(0))) == 20
+    assert sorted(map(int, names(0, None))) == list(range(400))
+
+
+def test_a_stream_of_unknown_length(pictures):
+    def pairs():
+        return ((pictures.images[i], int(pictures.targets[i])) for i in range(100))
+
+    stream = open_stream(pairs(), 30, 0, 1)
+    kept = [int(item.name) for item in stream.items]
+    assert stream.drawn is None and stream.total is None
+    assert len(set(kept)) == 30 and max(kept) > 30
+    assert sorted(int(item.name) for item in open_stream(pairs(), None, 0, 1).items) == list(range(100))
+
+    few = [(pictures.images[0, :, :16, :16], i) for i in range(10)]
+    share = np.mean([9 in {item.label for item in open_stream(iter(few), 3, seed, 1).items} for seed in range(60)])
+    assert 0.1 < share < 0.5  # 0.3, give or take three deviations
+
+
+def test_grey_pil_and_float_images_come_as_three_channels(pictures):
+    grey = PIL.Image.fromarray(pictures.images[0, 0].numpy())
+    for image in (grey, pictures.images[0, :1], pictures.images[0, :1].float() / 255):
+        (item,) = open_stream([(image, 0)], None, 0, 1).items
+        assert torch.equal(item.pixels, pictures.images[0, :1].expand(3, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "fix"),
+    [
+        ([(torch.zeros(3, 32, 32), 0.5)], LabelError, "class indices"),
+        ([(torch.zeros(3, 32, 32), -1)], LabelError, "class indices"),
+        ([(torch.zeros(3, 32, 32), "cat")], LabelError, "class indices"),
+        ([torch.zeros(3, 32, 32)], LabelError, "pairs"),
+        ([(torch.zeros(2, 3, 32, 32), 0)], NoImageError, "unbatch"),
+        ([(torch.zeros(2, 32, 32), 0)], NoImageError, "channels"),
+        (3, LabelError, "iterated"),
+        ("no/such/folder", SourceError, "folder"),
+    ],
+)
+def test_what_cannot_be_scanned_says_why(source, error, fix):
+    with pytest.raises(error, match=fix):
+        list(open_stream(source, None, 0, 1).items)
