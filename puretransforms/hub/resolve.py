@@ -64,7 +64,7 @@ def fetch(
     """The bytes behind :func:`load`, with hashes compared but not read: files, where they were, and a short label."""
     hashes = {CONFIG: None, WEIGHTS: sha256}
     name = str(weights)
-    entry = get_weights(name) if isinstance(weights, str) and name in list_weights() else None
+    entry = _registered(weights)
     if entry is not None and revision is None:
         hashes = {**entry.sha256, **({WEIGHTS: sha256} if sha256 else {})}
         folder = entry.folder()
@@ -81,6 +81,15 @@ def fetch(
     )
     files, commit = download(request, hashes, verify=verify)
     return files, f"{repo_id}@{commit}", f"{repo_id}@{commit[:12]}"
+
+
+def _registered(weights: str | Path) -> PurifierWeights | None:
+    """The entry of that name, or of that repo: asked for by its repo, it is the pinned one too."""
+    if not isinstance(weights, str):
+        return None
+    entries = [get_weights(name) for name in list_weights()]
+    by_name = next((entry for entry in entries if entry.name == weights), None)
+    return by_name or next((e for e in entries if e.repo_id == weights and not Path(weights).is_dir()), None)
 
 
 def _repo(weights: str | Path, entry: PurifierWeights | None) -> tuple[str, str]:

@@ -78,6 +78,7 @@ def test_bundled_weights_load_and_purify_without_a_network(name, photo):
     t = PureTransform.from_pretrained(name, seed=0)
     photo = ((photo.float() + photo.float().mean(0)) / 2).round().to(torch.uint8)  # colours as photographs have them
     assert type(t).__name__ == entry.transform and t.pretrained == f"{name}@{entry.sha256['model.safetensors'][:12]}"
+    assert PureTransform.from_pretrained(entry.repo_id).pretrained == t.pretrained, "by its repo: the same, pinned"
     out = t(photo)
     assert out.shape == photo.shape and out.dtype == photo.dtype and not torch.equal(out, photo)
     assert (out.float() - photo.float()).abs().mean() < 20  # it is still that photo
