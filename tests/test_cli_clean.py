@@ -126,6 +126,15 @@ def test_refuses_names_that_are_none(tmp_path, text, message):
         named(text.format(tmp=tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("text", "asked"), [("hf:a/b@v2#test", ("a/b", "test", "v2")), ("hf:a/b", ("a/b", "train", None))]
+)
+def test_a_data_set_of_the_hub_is_pinned_by_its_revision(monkeypatch, text, asked):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split, revision: (name, split, revision))
+    assert named(text) == asked
+
+
 def test_anything_else_is_a_place():
     assert [named(text) for text in ("data", "s3://a/b", "hf://datasets/a")] == ["data", "s3://a/b", "hf://datasets/a"]
 

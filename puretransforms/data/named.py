@@ -13,8 +13,9 @@ def named(text: str) -> Any:
     """The data set that ``text`` names, or ``text`` itself where it is a path, a URL or a pattern of shards.
 
     ``hf:cifar10#test`` is what ``datasets.load_dataset`` gives for that name (a folder that ``save_to_disk`` wrote will
-    do too); without a split, ``train``. ``torchvision:CIFAR10:data#test`` is ``torchvision.datasets.CIFAR10("data",
-    train=False)``, which must have been downloaded; ``#train``, the default, and the splits of its own are as good.
+    do too); without a split, ``train``; ``hf:cifar10@REVISION#test`` pins a commit, branch or tag.
+    ``torchvision:CIFAR10:data#test`` is ``torchvision.datasets.CIFAR10("data", train=False)``, which must have been
+    downloaded; ``#train``, the default, and the splits of its own are as good.
 
     Raises:
         SourceError: no such data set, split or folder.
@@ -42,7 +43,8 @@ def _hugging_face(name: str, split: str) -> Any:
             return datasets.load_from_disk(name)[split]
         if Path(name, "state.json").exists():
             return datasets.load_from_disk(name)
-        return datasets.load_dataset(name, split=split)
+        repo, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+        return datasets.load_dataset(repo, split=split, revision=revision or None)
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(
             f"expected a data set of Hugging Face as hf:NAME#SPLIT, got {name!r} with split {split!r}: {error}"
