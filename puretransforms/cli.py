@@ -167,7 +167,7 @@ def clean(
 
 
 @app.command()
-def verify(out: Annotated[Path, typer.Argument(help="A folder that clean has finished.")]) -> None:
+def verify(out: Annotated[str, typer.Argument(help="A folder or URL that clean has finished.")]) -> None:
     """Read every file of OUT again and compare it with the manifest; exit status 1 if anything differs."""
     from .cleaning.verify import verify as run
 

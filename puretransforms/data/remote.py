@@ -21,8 +21,14 @@ _CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "requests",
 
 
 def is_remote(source: Any) -> bool:
-    """Is ``source`` a URL of an object store, rather than a path? ``file://`` is none."""
-    return isinstance(source, str) and "://" in source and not source.startswith("file://")
+    """Is ``source`` a URL of an object store, rather than a path?
+
+    Raises:
+        SourceError: it is a ``file://`` URL.
+    """
+    if isinstance(source, str) and source.startswith("file://"):
+        raise SourceError(f"expected a path, got {source!r}: leave out 'file://'.")
+    return isinstance(source, str) and "://" in source
 
 
 def retried(what: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -123,6 +123,12 @@ def test_an_object_whose_name_leads_out_of_its_folder_is_refused(store, tmp_path
     assert not list(tmp_path.rglob("evil.png"))
 
 
+def test_a_file_url_is_no_folder_named_file(source, tmp_path, purifier):
+    for places in ((f"file://{source}", tmp_path / "out"), (source, f"file://{tmp_path}/out")):
+        with pytest.raises(SourceError, match="leave out 'file://'"):
+            quietly(*places, purifier)
+
+
 def test_errors_of_the_stores_own_clients_are_tried_again_and_then_ours(monkeypatch):
     monkeypatch.setattr(remote, "_FIRST_PAUSE", 0.0001)
     lost = type("EndpointConnectionError", (Exception,), {"__module__": "botocore.exceptions"})
