@@ -78,9 +78,9 @@ def clean(
             keeps a data set in memory: :attr:`CleanResult.dataset`.
         purifier: callable from uint8 ``[B, C, H, W]``, C = 1 or 3, to the same. A copy of it is used, in eval mode;
             wherever it, or a transform inside it, has an attribute ``seed`` that is ``None``, that becomes ``seed``.
-            ``"auto"`` scans ``source`` first and purifies as the verdict advises: a chain that ``run.json`` names.
             A class with a class method ``fit``, such as ``VAEPurify``, or ``partial(VAEPurify.fit, schedule="short")``
             is fitted to ``source`` and its classes first, and kept in ``<out>.purifier``.
+            ``"auto"`` scans ``source`` first and purifies as the verdict advises: a chain that ``run.json`` names.
         batch_size: at most so many images of one size at a time.
         workers: processes that read and write (default: one for each core this process may use); with
             ``engine="ray"`` threads of each actor (default: 1).
