@@ -69,8 +69,8 @@ def fetch(
         hashes = {**entry.sha256, **({WEIGHTS: sha256} if sha256 else {})}
         folder = entry.folder()
         if folder is not None and not force_download:
-            origin = f"{name} in {str(folder)!r}"
-            return _from_folder(folder, hashes, verify, origin), origin, f"{name}@{hashes[WEIGHTS][:12]}"
+            origin = f"{entry.name} in {str(folder)!r}"
+            return _from_folder(folder, hashes, verify, origin), origin, f"{entry.name}@{hashes[WEIGHTS][:12]}"
     if entry is None and Path(weights).is_dir():
         if revision is not None:
             raise WeightsUnavailableError(f"expected no revision for the folder {name!r}, got {revision!r}.")
@@ -84,12 +84,13 @@ def fetch(
 
 
 def _registered(weights: str | Path) -> PurifierWeights | None:
-    """The entry of that name, or of that repo: asked for by its repo, it is the pinned one too."""
+    """The entry of that name, or of that repo if the package carries it: then its card's example needs no network."""
     if not isinstance(weights, str):
         return None
     entries = [get_weights(name) for name in list_weights()]
     by_name = next((entry for entry in entries if entry.name == weights), None)
-    return by_name or next((e for e in entries if e.repo_id == weights and not Path(weights).is_dir()), None)
+    by_repo = (entry for entry in entries if entry.repo_id == weights and entry.folder() and not Path(weights).is_dir())
+    return by_name or next(by_repo, None)
 
 
 def _repo(weights: str | Path, entry: PurifierWeights | None) -> tuple[str, str]:
