@@ -17,9 +17,7 @@ CHOOSERS: dict[str, Callable[..., Purifier]] = {}
 """Purifiers by a word: ``chooser(source, seed=, workers=, progress=)``. Layers above put theirs here when imported."""
 
 
-def chosen(
-    purifier: Purifier | str, source: Source, *, seed: int, workers: int | None, progress: bool
-) -> Purifier:
+def chosen(purifier: Purifier | str, source: Source, *, seed: int, workers: int | None, progress: bool) -> Purifier:
     """The purifier itself, or what the chooser of that name takes for ``source``.
 
     Raises:

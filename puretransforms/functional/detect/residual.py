@@ -4,7 +4,6 @@ Perturbations are easiest to see where the picture is smooth, so the residual is
 the estimation of camera fingerprints (Lukas, Fridrich & Goljan, IEEE TIFS 2006; Mihcak et al., ICASSP 1999).
 """
 
-import torch
 from torch.nn.functional import avg_pool2d, pad
 
 from ..shapes import Float, Tensor
