@@ -63,6 +63,7 @@ def run_on_ray(
         ray.init(log_to_driver=False, include_dashboard=False)
     context = ray.data.DataContext.get_current()
     shown, context.enable_progress_bars = context.enable_progress_bars, False  # ours counts images
+    plain, context.raise_original_map_exception = context.raise_original_map_exception, True
     resources = ray.cluster_resources()
     most = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1)) or 1
     numbers = ray.data.from_items([{"unit": number} for number in units], override_num_blocks=min(len(units), _BLOCKS))
@@ -85,4 +86,4 @@ def run_on_ray(
             raise cause from error
         raise
     finally:
-        context.enable_progress_bars = shown
+        context.enable_progress_bars, context.raise_original_map_exception = shown, plain
