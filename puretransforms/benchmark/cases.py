@@ -71,7 +71,7 @@ def _first(name: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 NARROW = ClassifierSetting("narrow", width=8, epochs=8, network=partial(ResNet18, blocks=1), batch_size=64, max_lr=0.1)
-"""ResNet-10 of width 8: some 40 seconds on one core with bfloat16 instructions for 10,000 images of 32 x 32 pixels."""
+"""ResNet-10 of width 8, for CPUs."""
 
 WIDE = ClassifierSetting("wide", width=64, epochs=15, batch_size=512, max_lr=0.4)
 """The published ResNet-18; bfloat16 and channels_last as every setting."""

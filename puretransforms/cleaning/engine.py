@@ -1,7 +1,8 @@
 """The pipeline: workers read and decode, one stream purifies in batches, workers encode and write.
 
 Data flows one way, in the order of the listing, over unit borders; every queue is bounded in files and in pixels, so
-that memory depends neither on the number of files nor on their sizes.
+that memory depends neither on the number of files nor, for folders and tar shards, on their sizes. (A Parquet file is
+built whole: its rows are in memory together.)
 """
 
 from collections import deque

@@ -72,7 +72,7 @@ class _Container(Staging):
 
     def build(self, path: str, source: Any, tasks: list[Task], finished: list[Finished]) -> str | None:
         """Write the container to ``path``; the sha256 of the one that it replaces, if there is one."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define build(path, source, tasks, finished).")
 
 
 class ParquetStaging(_Container):

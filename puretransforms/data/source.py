@@ -76,7 +76,7 @@ class Source:
         Raises:
             OSError: it cannot be read.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define read(entry).")
 
     def open(self, entry: Entry) -> IOBase:
         """The bytes of ``entry`` as a stream, for what may be large."""

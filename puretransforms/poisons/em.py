@@ -86,7 +86,8 @@ class _EM(StoredPoison):
         return torch.arange(count)
 
     def _sweep(self, surrogate: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, swept: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The noise after one sweep over the images ``swept``."""
+        raise NotImplementedError(f"{type(self).__name__} must define _sweep(surrogate, images, labels, delta, swept).")
 
     def _shown(self, delta: Tensor) -> Tensor:
         """The part of the noise that images wear: all of it, or what one-sided storage keeps."""
