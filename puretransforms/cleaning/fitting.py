@@ -144,7 +144,8 @@ def _fit(wanted: ToFit, samples: list, folder: Path, num_classes: int, seed: int
         if not bar.total:
             bar.total = record.stages * record.updates * record.images
             bar.initial = bar.n = (record.stage * record.updates + record.step - 1) * record.images
-        bar.set_description(f"fit, stage {record.stage + 1} of {record.stages}", refresh=False)
+        stage = f"fit, stage {record.stage + 1} of {record.stages}"
+        bar.set_description(stage, refresh=not bar.desc.startswith(stage))  # a new stage shows at once
         bar.update((record.stage * record.updates + record.step) * record.images - bar.n)
 
     options = {"seed": seed, "num_classes": num_classes, "device": None if device is None else str(device)}
