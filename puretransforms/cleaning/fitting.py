@@ -140,12 +140,15 @@ def gathered(source: Source, classes: Mapping[str, int]) -> list[tuple[UInt8[Ten
 
 
 def _fit(wanted: ToFit, samples: list, folder: Path, num_classes: int, seed: int, device: Any, bar: tqdm) -> None:
+    stages_shown: set[int] = set()
+
     def advance(record: Any) -> None:
         if not bar.total:
             bar.total = record.stages * record.updates * record.images
             bar.initial = bar.n = (record.stage * record.updates + record.step - 1) * record.images
-        stage = f"fit, stage {record.stage + 1} of {record.stages}"
-        bar.set_description(stage, refresh=not bar.desc.startswith(stage))  # a new stage shows at once
+        new = record.stage not in stages_shown  # shows at once, not when tqdm draws next
+        stages_shown.add(record.stage)
+        bar.set_description(f"fit, stage {record.stage + 1} of {record.stages}", refresh=new)
         bar.update((record.stage * record.updates + record.step) * record.images - bar.n)
 
     options = {"seed": seed, "num_classes": num_classes, "device": None if device is None else str(device)}

@@ -47,7 +47,7 @@ def test_a_row_and_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (("--preset", "huge"), "expected a preset among tiny, cpu, gpu"),
+        (("--preset", "huge"), "expected a preset among tiny, cpu, short, gpu"),
         (("--poisons", "arsenic"), "expected a poison among"),
         (("--purifiers", "bleach"), "expected a purifier among"),
         (("--seeds", "some"), "expected seeds as a count"),
