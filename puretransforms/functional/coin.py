@@ -4,6 +4,7 @@ Every pixel ``(i, j)`` of every image samples its own image at ``(i + dy, j + dx
 bilinearly, with one offset for all channels. The map is linear in the image and its rows sum to 1.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -14,6 +15,7 @@ from .random import KeyedNoise
 from .shapes import Float, Tensor, UInt8
 
 BOUNDARIES = ("scipy_wrap", "circular", "border", "reflect")
+_PERIODIC = BOUNDARIES[:2]
 _PADDING_MODE = {"scipy_wrap": "border", "circular": "border", "border": "border", "reflect": "reflection"}
 _LEVELS = 1 << 15  # of an offset on each side of 0: 16 bits a draw
 _CACHED = 1 << 17  # numbers of a grid that are worked on at a time: half a megabyte
@@ -63,25 +65,27 @@ def interpolate_levels_randomly(
     images: UInt8[Tensor, "b c h w"], noise: KeyedNoise, alpha: float, boundary: str = "scipy_wrap"
 ) -> UInt8[Tensor, "b c h w"]:
     """:func:`interpolate_randomly` of 8-bit levels, rounded: the law is linear, so 0..255 is as good as ``[0, 1]``."""
-    rows = _rows(images)
-    buffer = images.new_empty(min(rows, len(images)), *images.shape[-2:], 2, dtype=torch.float32)
-    levels = images.new_empty(min(rows, len(images)), *images.shape[1:], dtype=torch.int16)
-    floats = torch.empty_like(levels, dtype=torch.float32)
+    rows = _rows(images, _CACHED // 2)  # pixels take the other half of the cache
+    floats = images.new_empty(min(rows, len(images)), *images.shape[1:], dtype=torch.float32)
+    levels = floats.view(-1).view(torch.int16)[: floats.numel()].view(floats.shape)  # in the memory of what they follow
     out = torch.empty_like(images)
-    pieces = [buffer[: len(part)] for part in images.split(rows)]
-    grids = _draw_grid(noise, alpha, boundary, pieces)
-    for source, target, grid in zip(images.split(rows), out.split(rows), grids, strict=True):
-        sampled = _sample(floats[: len(source)].copy_(source), grid, boundary)
-        target.copy_(levels[: len(target)].copy_(sampled.add_(0.5)))  # by int16: four times as fast on a CPU
+    buffer = floats.new_empty(len(floats), *images.shape[-2:], 2)
+    sources, targets = images.split(rows), out.split(rows)
+    pieces = [buffer if len(part) == len(buffer) else buffer[: len(part)] for part in sources]
+    for source, target, grid in zip(sources, targets, _draw_grid(noise, alpha, boundary, pieces), strict=True):
+        if len(source) < len(floats):
+            floats, levels = floats[: len(source)], levels[: len(source)]
+        sampled = _sample(floats.copy_(source), grid, boundary)
+        target.copy_(levels.copy_(sampled.add_(0.5)))  # by int16: four times as fast on a CPU
     return out
 
 
-def _rows(images: Tensor) -> int:
+def _rows(images: Tensor, numbers: int = _CACHED) -> int:
     """Images that are worked on at a time: as many as stay in the caches of a CPU; all on a GPU, or if compiled."""
     height, width = images.shape[-2:]
     if images.is_cuda or torch.compiler.is_compiling():
         return len(images)
-    return max(1, _CACHED // (2 * height * width)) * torch.get_num_threads()
+    return max(1, numbers // (2 * height * width)) * torch.get_num_threads()
 
 
 def _draw_grid(
@@ -91,14 +95,19 @@ def _draw_grid(
     height, width = pieces[0].shape[1:3]
     unit = alpha / _LEVELS
     place, step = _sampling_frame(height, width, boundary, unit / 2, unit, pieces[0].dtype, pieces[0].device)
+    minus_one = place.new_full((), -1.0)
+    periodic = boundary in _PERIODIC
+    if periodic:  # in periods, and far enough above 0 for the fraction to be what is left of whole periods
+        place, step = place.add(1).div_(2).add_(math.ceil(alpha / max(min(height, width) - 1, 1))), step / 2
     for piece, bits in zip(pieces, noise.bit_pieces(0, 2 * height * width, torch.int16, len(pieces[0])), strict=True):
         piece.copy_(bits.view_as(piece))
-        yield _wrap_(torch.addcmul(place, piece, step, out=piece), boundary)
+        torch.addcmul(place, piece, step, out=piece)
+        yield torch.add(minus_one, piece.frac_(), alpha=2, out=piece) if periodic else piece
 
 
 def _wrap_(grid: Float[Tensor, "b h w 2"], boundary: str) -> Float[Tensor, "b h w 2"]:
     """Periodic boundaries have period 2 here; round-half-even leaves -1 and 1 where they are."""
-    return grid.sub_(grid.mul(0.5).round_(), alpha=2) if boundary in ("scipy_wrap", "circular") else grid
+    return grid.sub_(grid.mul(0.5).round_(), alpha=2) if boundary in _PERIODIC else grid
 
 
 def _sample(images: Tensor, grid: Tensor, boundary: str) -> Tensor:

@@ -8,6 +8,7 @@ through ``log`` and ``cos`` and agree between devices to float rounding.
 
 import math
 from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 
@@ -89,19 +90,20 @@ class KeyedNoise:
         """:meth:`bits` of ``rows`` samples at a time, in a buffer that the next piece overwrites."""
         words = -(-n // _per_word(dtype))
         buffer = torch.empty(min(rows, len(self)), words, dtype=torch.int64, device=self.keys.device)
+        exact = words * _per_word(dtype) == n
         for piece in self._mix_pieces(step, words, rows, buffer):
-            yield piece.view(dtype)[:, :n]
+            yield piece.view(dtype) if exact else piece.view(dtype)[:, :n]
 
     def _mix_pieces(self, step: int, n: int, rows: int, out: Tensor) -> Iterator[Tensor]:
         """The words of ``rows`` samples at a time, in their rows of ``out``, or if it is smaller in the first."""
         starts = mix64_(self.keys + _mix_int(step * GAMMA + _STEP_SALT))[:, None]
         counters = torch.arange(1, n + 1, device=starts.device) * GAMMA
         scratch = torch.empty(min(rows, len(starts)), n, dtype=torch.int64, device=starts.device)
-        for first in range(0, len(starts), rows):
-            part = starts[first : first + rows]
-            place = first if len(out) == len(starts) else 0
-            words = torch.add(part, counters, out=out[place : place + len(part)])
-            yield mix64_(words, scratch[: len(part)])
+        places = out.split(rows) if len(out) == len(starts) else repeat(out)
+        for part, place in zip(starts.split(rows), places, strict=False):
+            if len(part) < len(scratch):  # the last; slicing every time would cost as much as a pass
+                place, scratch = place[: len(part)], scratch[: len(part)]
+            yield mix64_(torch.add(part, counters, out=place), scratch)
 
     def uniform(self, step: int, *shape: int) -> Float[Tensor, "b ..."]:
         """``[B, *shape]`` float32, uniform on the 2**24 multiples of 2**-24 in ``[0, 1)``."""
@@ -112,11 +114,50 @@ class KeyedNoise:
         """``[B, *shape]`` float32 standard normal, by Box-Muller; the largest magnitude is 6.56."""
         n = math.prod(shape)
         pairs = self.bits(step, 2 * (-(-n // 2))).view(len(self), -1, 2)
-        radius = pairs[..., 0].bitwise_and(0x7FFFFFFF).to(torch.float32).add_(1.0).mul_(2.0**-31)  # (0, 1]
-        radius = radius.log_().mul_(-2.0).sqrt_()
-        angle = pairs[..., 1].to(torch.float32).mul_(2 * math.pi * 2.0**-32)
-        draws = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)
-        return draws.flatten(1)[:, :n].reshape(len(self), *shape)
+        return _box_muller(pairs[..., 0], pairs[..., 1], shape)
+
+
+class NormalStream:
+    """:meth:`KeyedNoise.normal` of one step after the other from tensors alone, as a graph needs it that is built once.
+
+    :meth:`normal` compiles and can be captured: the step that it draws for is held in a tensor, never in Python.
+    The draws are those of :class:`KeyedNoise`, bit by bit as far as they are integers.
+
+    Args:
+        rows: samples, ``B``.
+        shape: of one draw.
+        device: of all tensors.
+    """
+
+    def __init__(self, rows: int, shape: tuple[int, ...], device: torch.device) -> None:
+        self.shape = tuple(shape)
+        self.keys = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.phase = torch.zeros((), dtype=torch.int64, device=device)
+        self.counters = torch.arange(1, -(-math.prod(self.shape) // 2) + 1, device=device) * GAMMA
+
+    def seek(self, noise: KeyedNoise, step: int) -> None:
+        """Go to ``step`` of ``noise``, in place; rows of which ``noise`` has none draw something."""
+        self.keys[: len(noise)].copy_(noise.keys)
+        self.phase.fill_(_signed((step * GAMMA + _STEP_SALT) & (1 << 64) - 1))
+
+    def advance(self) -> None:
+        """Go to the next step, in place."""
+        self.phase.add_(GAMMA)
+
+    def normal(self) -> Float[Tensor, "b ..."]:
+        """``[B, *shape]`` float32 standard normal, at the step where the stream stands."""
+        starts = mix64_(self.keys + mix64_(self.phase.clone()))
+        words = mix64_(starts[:, None] + self.counters)
+        return _box_muller(words, words >> 32, self.shape)
+
+
+def _box_muller(radius: Tensor, angle: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "b ..."]:
+    """``[B, *shape]`` from the lower 31 bits of the integers ``radius`` and the signed 32 bits of ``angle``."""
+    radius = radius.bitwise_and(0x7FFFFFFF).to(torch.float32).add_(1.0).mul_(2.0**-31)  # (0, 1]
+    radius = radius.log_().mul_(-2.0).sqrt_()
+    angle = angle.to(torch.float32).mul_(2 * math.pi * 2.0**-32)
+    draws = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)
+    return draws.flatten(1)[:, : math.prod(shape)].reshape(len(radius), *shape)
 
 
 def content_ids(images: Tensor) -> Int[Tensor, " b"]:

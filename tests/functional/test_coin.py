@@ -149,7 +149,7 @@ def test_the_fast_path_is_the_law_applied_to_the_drawn_offsets(boundary, monkeyp
     x = torch.rand(5, 3, 12, 9, generator=torch.Generator().manual_seed(0))
     noise = KeyedNoise(3, torch.arange(5))
     want = interpolate(x, draw_offsets(noise, 12, 9, 2.0), boundary)
-    for numbers in (1, 2 * 12 * 9 * 2, 1 << 17):  # pieces of one image, of two, and all at once
+    for numbers in (1, 2 * 12 * 9 * 2, 2 * 12 * 9 * 4, 1 << 17):  # pieces of one image, of two, and all at once
         monkeypatch.setattr("puretransforms.functional.coin._CACHED", numbers)
         assert (interpolate_randomly(x, noise, 2.0, boundary) - want).abs().max() < 1e-5
         levels = (x * 255).round().to(torch.uint8)
