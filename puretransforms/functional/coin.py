@@ -85,7 +85,9 @@ def _rows(images: Tensor, numbers: int = _CACHED) -> int:
     height, width = images.shape[-2:]
     if images.is_cuda or torch.compiler.is_compiling():
         return len(images)
-    return max(1, numbers // (2 * height * width)) * torch.get_num_threads()
+    threads = torch.get_num_threads()
+    share = 1 if threads == 1 else 4  # for each: to start threads for a shorter pass would cost more than a cache saves
+    return max(1, numbers // (2 * height * width)) * threads * share
 
 
 def _draw_grid(
