@@ -78,7 +78,7 @@ def scan(
         raise ValueError(f"expected sample of at least 1 image, or None for all, got {sample}.")
     stream = open_stream(source, sample, seed, workers or _cores())
     with tqdm(total=stream.drawn, unit="img", desc="reading", disable=not progress) as bar:
-        drawn = gather(_counted(stream.items, bar), stream.classes, stream.total)
+        drawn = gather(_counted(stream.items, bar), stream.classes, stream.total, stream.drawn)
     findings = []
     with torch.no_grad(), tqdm(DETECTORS.items(), desc="detectors", disable=not progress) as bar:
         for name, detector in bar:

@@ -1,5 +1,6 @@
 """What a scan remembers of the images it has read: bounded in size, whatever they are."""
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ from ..functional.detect.edges import ring_log_ratios
 from ..functional.detect.residual import residual, whitened
 from ..functional.shapes import Float, Int, Tensor, UInt8
 from .source import Item
+from .views import WINDOW, Views
 
 SMALLEST = 16  # pixels; nothing can be said of smaller images
 PAIRED = 1000  # images of a class that are compared with each other
-_WINDOW = 32  # pixels kept at each corner of a large image
 _CHUNK = 512
 
 
@@ -69,6 +70,10 @@ class Sample:
         """Whitened residuals of views, tile by tile."""
         return self._by_tile(lambda x: whitened(residual(x)), rows)
 
+    def pictures(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m 3 h w"]:
+        """What is left of views without their residuals."""
+        return self._by_tile(lambda x: x - residual(x), rows)
+
     def directions(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         """Whitened residuals less what all images share, as rows of length 1."""
         return unit_rows(self.whitened(rows) - self.shared)
@@ -103,17 +108,27 @@ class Sample:
         return torch.stack(parts).sum(0) / len(self)
 
     def _by_tile(self, function: Callable[[Tensor], Tensor], rows: Int[Tensor, " m"]) -> Tensor:
-        x = self.images(rows)
-        return from_tiles(function(to_tiles(x)), len(x)) if self.tiled else function(x)
+        out = torch.empty(len(rows), *self.pixels.shape[1:])
+        for part, into in zip(rows.split(_CHUNK), out.split(_CHUNK), strict=True):
+            x = self.images(part)
+            into[:] = from_tiles(function(to_tiles(x)), len(x)) if self.tiled else function(x)
+        return out
 
 
-def gather(items: Iterable[Item], classes: list[str], total: int | None) -> Sample:
+def gather(items: Iterable[Item], classes: list[str], total: int | None, drawn: int | None = None) -> Sample:
     """Read every item once and keep its view.
+
+    Args:
+        items: what is drawn.
+        classes: class names in label order, as far as they are known.
+        total: images in the source.
+        drawn: how many items there will be, if that is known.
 
     Raises:
         SourceError: no image that can be used.
     """
-    views, labels, names, ratios, sizes = [], [], [], [], []
+    views, ratios = Views(drawn), array("f")
+    labels, names, sizes = array("q"), [], Counter()
     left_out: Counter[str] = Counter()
     for item in items:
         if item.pixels is None:
@@ -123,46 +138,29 @@ def gather(items: Iterable[Item], classes: list[str], total: int | None) -> Samp
         if min(height, width) < SMALLEST:
             left_out[f"smaller than {SMALLEST} pixels"] += 1
             continue
-        ratios.append(ring_log_ratios(item.pixels[None].float().div_(255))[0])
-        views.append(_view(item.pixels))
+        ratios.extend(ring_log_ratios(item.pixels[None].float().div_(255))[0].tolist())
+        views.add(item.pixels)
         labels.append(item.label)
         names.append(item.name)
-        sizes.append((height, width))
-    if not views:
+        sizes[height, width] += 1
+    if not labels:
         why = "; ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
         raise SourceError(
             f"expected at least one image to scan, got none ({why}): give a folder or data set of images."
         )
-    tiled = len(set(sizes)) > 1 or max(sizes[0]) > 2 * _WINDOW
-    if tiled:
-        side = min(min(view.shape[1:]) for view in views) // 2
-        views = [_corners(view, side) for view in views]
-    present = sorted(set(labels))
-    number = {label: i for i, label in enumerate(present)}
+    tiled = len(sizes) > 1 or max(max(sizes)) > 2 * WINDOW
+    present, numbers = torch.tensor(labels).unique(return_inverse=True)
     return Sample(
-        pixels=torch.stack(views),
+        pixels=views.cornered() if tiled else views.whole(),
         tiled=tiled,
-        labels=torch.tensor([number[label] for label in labels]),
+        labels=numbers,
         names=names,
-        classes=[classes[label] if label < len(classes) else str(label) for label in present],
-        ratios=torch.stack(ratios),
+        classes=[classes[label] if label < len(classes) else str(label) for label in present.tolist()],
+        ratios=torch.tensor(ratios).view(-1, 12),
         total=total,
         left_out=left_out,
         sizes=(min(sizes), max(sizes)),
     )
-
-
-def _view(pixels: Tensor) -> Tensor:
-    height, width = pixels.shape[1:]
-    if max(height, width) <= 2 * _WINDOW:
-        return pixels.clone()
-    return _corners(pixels, min(_WINDOW, height // 2, width // 2))
-
-
-def _corners(pixels: Tensor, side: int) -> Tensor:
-    top, bottom = pixels[:, :side], pixels[:, -side:]
-    rows = [torch.cat([row[..., :side], row[..., -side:]], 2) for row in (top, bottom)]
-    return torch.cat(rows, 1)
 
 
 def to_tiles(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c i j"]:

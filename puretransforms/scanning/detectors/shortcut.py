@@ -20,7 +20,8 @@ def texture_shortcut(sample: Sample) -> Finding:
 
     def features(sample: Sample, rows: Tensor) -> tuple[Tensor, Tensor]:
         out = []
-        for views in (sample.whitened(rows), sample.images(rows) - sample.residuals(rows)):
+        for view in (sample.whitened, sample.pictures):
+            views = view(rows)
             filters = patch_filters(to_tiles(views) if sample.tiled else views)
             out.append(texture_features(views, filters))
         return out[0], out[1]
@@ -36,7 +37,7 @@ def pixel_shortcut(sample: Sample) -> Finding:
     """Accuracy of a linear classifier on the whitened residual, less that of one on the rest."""
 
     def features(sample: Sample, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return sample.whitened(rows).flatten(1), (sample.images(rows) - sample.residuals(rows)).flatten(1)
+        return sample.whitened(rows).flatten(1), sample.pictures(rows).flatten(1)
 
     return _compare(sample, "pixel shortcut", PIXELS, features)
 
