@@ -3,8 +3,8 @@
 The training set is a share of CIFAR-10 that holds the 500 base images of every setup (the benchmark poisons 500 of all
 50,000: 1 %; here they are a larger share), the networks are ResNet-18 of width 8 trained for eight epochs. One
 surrogate crafts all poisons and one clean network is what they are compared with; each poisoned network is trained from
-scratch, with the clean one's seed. A setup succeeds if its one target is classified as the base class. Run it again
-after a kill and it goes on.
+scratch, with the clean one's seed, once on the poisoned set and once on its JPEG-10. A setup succeeds if its one target
+is classified as the base class. Run it again after a kill and it goes on.
 
     python benchmarks/gradient_matching.py --setups poisoning_benchmark_setups.json --cifar10 cifar10.npz \
         --work gm-work --out docs/results/gradient-matching.json
@@ -25,6 +25,7 @@ from puretransforms.poisons.gradient_matching import GradientMatching
 from puretransforms.poisons.targeted import TargetedPerturbation, TargetedSetup
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.settings import ClassifierSetting
+from puretransforms.transforms.baselines import JPEGCompress
 
 NARROW = ClassifierSetting("narrow-8k", width=8, epochs=8)
 
@@ -104,7 +105,9 @@ def main(arguments: list[str] | None = None) -> None:
         if not path.exists():
             attack.craft(x, y, setup, surrogate=surrogate).save(path)
         poison = TargetedPerturbation.load(path)
-        victim = trained(options.work, f"victim-{number}", poison.apply(x), y, seed=0)
+        poisoned = poison.apply(x)
+        victim = trained(options.work, f"victim-{number}", poisoned, y, seed=0)
+        defended = trained(options.work, f"defended-{number}", JPEGCompress(quality=10)(poisoned), y, seed=0)
         row = {
             "setup": number,
             "target_class": entry["target_class"],
@@ -113,12 +116,15 @@ def main(arguments: list[str] | None = None) -> None:
             "surrogate": verdict(surrogate, setup),
             "clean": verdict(clean, setup),
             "poisoned": verdict(victim, setup),
+            "jpeg10": verdict(defended, setup),
             "poisoned_test_accuracy": round(evaluate(victim, x_test, y_test), 4),
         }
         row["success"] = row["poisoned"]["predicted"] == entry["base_class"]
+        row["success_jpeg10"] = row["jpeg10"]["predicted"] == entry["base_class"]
         print(row, flush=True)
         result["setups"].append(row)
-        result["successes"] = sum(r["success"] for r in result["setups"])
+        for name in ("success", "success_jpeg10"):
+            result[name] = sum(row[name] for row in result["setups"])
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

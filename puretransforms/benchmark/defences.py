@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..transforms.vae import VAEPurify
 from .digits import LabelledImages
 
 NONE = "none"
-PLACES = ("nowhere", "stored", "before", "after", "step")
+PLACES = ("nowhere", "stored", "before", "after", "step", "advised")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Defence:
     Attributes:
         place: ``"stored"``: once, on the stored 8-bit images; ``"before"``: at each access, before crop and flip, in
             floats that may leave ``[0, 1]``; ``"after"``: at each access, after crop and flip, with new draws;
-            ``"step"``: on batch and labels in the training step; ``"nowhere"``.
+            ``"step"``: on batch and labels in the training step; ``"advised"``: ``"after"`` or ``"stored"``, as the
+            attribute ``online`` of what was made says; ``"nowhere"``.
         make: ``make(train, num_classes, weights)`` gives the transform, or for ``"step"`` the
             :data:`~puretransforms.train.classifier.Adapt`; ``train`` is the poisoned set, for those that learn from it.
         labelled: a ``"stored"`` transform of images and labels, which the poisoned set carries.
@@ -79,7 +81,10 @@ def _stored(purifier: type[PureTransform], **options: Any) -> Defence:
 
 
 def _auto(train: LabelledImages, num_classes: int, weights: Path | None) -> AutoPurify:
-    return AutoPurify(seed=0).fit(train, progress=False)
+    auto = AutoPurify(seed=0).fit(train, progress=False)
+    if auto.online:
+        auto.seed = None
+    return auto
 
 
 def _ebm(train: LabelledImages, num_classes: int, weights: Path | None) -> EBMPurify:
@@ -94,18 +99,18 @@ def _vae(train: LabelledImages, num_classes: int, weights: Path | None) -> VAEPu
     return VAEPurify(seed=0) if weights is None else VAEPurify(weights, seed=0)
 
 
-def _vae_fitted(train: LabelledImages, num_classes: int, weights: Path | None) -> VAEPurify:
-    """D-VAE as published, or on a machine without a GPU the small network and the short schedule."""
-    size = {"schedule": "short", "arch": "small"}
-    if torch.cuda.is_available():
-        size = {"schedule": "published", "arch": "published", "device": "cuda"}
-    return VAEPurify.fit((train.images, train.targets), num_classes=num_classes, seed=0, **size)
+def _vae_fitted(train: LabelledImages, num_classes: int, weights: Path | None, size: str) -> VAEPurify:
+    """D-VAE: ``"published"``, on a GPU if there is one, or the ``"small"`` network and the short schedule."""
+    schedule = "published" if size == "published" else "short"
+    device = "cuda" if torch.cuda.is_available() else None
+    samples = (train.images, train.targets)
+    return VAEPurify.fit(samples, num_classes=num_classes, seed=0, schedule=schedule, arch=size, device=device)
 
 
 DEFENCES: dict[str, Defence] = {
     NONE: Defence("nowhere", lambda *_: None),
     "adversarial": Defence("step", lambda *_: adversarial()),
-    "auto": Defence("stored", _auto),
+    "auto": Defence("advised", _auto),
     "bitdepth2": _stored(BitDepthReduce, bits=2),
     "coin": Defence("after", lambda *_: COINInterpolate()),
     "coin_once": _stored(COINInterpolate),
@@ -119,7 +124,8 @@ DEFENCES: dict[str, Defence] = {
     "mixup": Defence("step", lambda train, num_classes, weights: mixing(v2.MixUp, num_classes)),
     "projection": Defence("before", _projection),
     "vae": Defence("stored", _vae),
-    "vae_fitted": Defence("stored", _vae_fitted, labelled=True),
+    "vae_fitted": Defence("stored", partial(_vae_fitted, size="published"), labelled=True),
+    "vae_fitted_small": Defence("stored", partial(_vae_fitted, size="small"), labelled=True),
 }
 """A new purifier is one line here."""
 

@@ -67,8 +67,10 @@ class Bench:
         attack, _ = find_attack(case.poison)
         defence, _ = find_defence(case.purifier)
         attacked = self.attacked(case.poison)
-        victim = LabelledImages(self._stored(case, defence, attacked), attacked.targets)
         made = None if defence.place in ("nowhere", "stored") else self._defence(case.purifier, attacked)
+        if defence.place == "advised":
+            defence = replace(defence, place="after" if made.online else "stored")
+        victim = LabelledImages(self._stored(case, defence, attacked, made), attacked.targets)
         if defence.place == "before":
             setting = replace(setting, augment=_before(made, setting.augment))
         success = _Success(attacked, self.num_classes)
@@ -118,12 +120,12 @@ class Bench:
 
         return Attacked(**self.store.get([self.fingerprint, poison], make))
 
-    def _stored(self, case: Case, defence: Defence, attacked: Attacked) -> Tensor:
+    def _stored(self, case: Case, defence: Defence, attacked: Attacked, made: Any) -> Tensor:
         if defence.place != "stored":
             return attacked.images
 
         def make() -> dict[str, Tensor]:
-            transform = self._defence(case.purifier, attacked)
+            transform = self._defence(case.purifier, attacked) if made is None else made
             parts = zip(attacked.images.split(1000), attacked.targets.split(1000), strict=True)
             bound = (_bound(transform, defence, labels)(part.to(self.device)).cpu() for part, labels in parts)
             return {"images": torch.cat(list(bound))}

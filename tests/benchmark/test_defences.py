@@ -12,11 +12,12 @@ from puretransforms.benchmark.defences import DEFENCES, Defence, adversarial, fi
 from puretransforms.benchmark.digits import LabelledImages
 from puretransforms.errors import BenchmarkError, PureTransformsError
 from puretransforms.models.resnet import SmallConvNet
+from puretransforms.scanning.auto import AutoPurify
 from puretransforms.transforms.base import PureTransform
 from puretransforms.transforms.vae import VAEPurify
 
 WITH_WEIGHTS = {"ebm", "vae"}
-FITTED = {"auto", "vae_fitted"}
+FITTED = {"auto", "vae_fitted", "vae_fitted_small"}
 
 
 def data() -> LabelledImages:
@@ -50,6 +51,17 @@ def test_auto_scans_the_poisoned_set() -> None:
     images[:, :, 4, 4] = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)[targets]
     found = find_defence("auto")[0].make(LabelledImages(images, targets), 3, None)
     assert found.result.verdict.kind == "triggered suspects" and found.chain == [{"name": "jpeg", "quality": 10}]
+    assert not found.online and found.seed == 0
+
+
+def test_auto_draws_anew_at_every_access_where_that_protects_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(self: AutoPurify, source: object, **options: object) -> AutoPurify:
+        return AutoPurify([{"name": "coin", "alpha": 2.0}], seed=self.seed)
+
+    monkeypatch.setattr(AutoPurify, "fit", fit)
+    defence, _ = find_defence("auto")
+    made, x = defence.make(data(), 3, None), data().images
+    assert defence.place == "advised" and made.online and not torch.equal(made(x), made(x))
 
 
 @pytest.mark.parametrize("mix", [v2.MixUp, v2.CutMix])
@@ -86,8 +98,11 @@ def test_missing_weights_are_named(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_the_fitted_vae_sees_the_poisoned_set_at_the_size_that_the_machine_can_do(
-    gpu: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "size"), [("vae_fitted", ("published", "published")), ("vae_fitted_small", ("short", "small"))]
+)
+def test_the_fitted_vae_sees_the_poisoned_set_at_the_size_of_its_name(
+    name: str, size: tuple[str, str], gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict = {}
 
@@ -97,10 +112,11 @@ def test_the_fitted_vae_sees_the_poisoned_set_at_the_size_that_the_machine_can_d
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(VAEPurify, "fit", fit)
-    defence, weights = find_defence("vae_fitted")
+    defence, weights = find_defence(name)
     defence.make(data(), 3, weights)
     assert asked["dataset"][0].equal(data().images) and asked["dataset"][1].equal(data().targets)
-    assert (asked["schedule"], asked["arch"]) == (("published", "published") if gpu else ("short", "small"))
+    assert (asked["schedule"], asked["arch"]) == size
+    assert asked["device"] == ("cuda" if gpu else None)
     assert defence.labelled and asked["num_classes"] == 3
 
 

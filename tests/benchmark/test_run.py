@@ -65,6 +65,19 @@ def test_after_purifies_each_batch_as_the_network_sees_it(bench: Bench, monkeypa
     assert (result.test, result.train) == by_hand(bench, "lsp", transform=Grayscale())
 
 
+@pytest.mark.parametrize("online", [True, False])
+def test_the_advice_says_where_it_acts(bench: Bench, monkeypatch: pytest.MonkeyPatch, online: bool) -> None:
+    purifier, seen = Grayscale(), []
+    purifier.online = online
+    purifier.register_forward_hook(lambda module, given, out: seen.append(given[0].dtype))
+    monkeypatch.setitem(DEFENCES, "adviser", Defence("advised", lambda *_: purifier))
+    result = bench.run(case("ops", "adviser"), TINY)
+    images = {} if online else {"images": Grayscale()(bench.attacked("ops").images)}
+    transform = {"transform": Grayscale()} if online else {}
+    assert (result.test, result.train) == by_hand(bench, "ops", **images, **transform)
+    assert len(seen) == (TINY.epochs * 3 if online else 1)
+
+
 def test_a_labelled_purifier_gets_the_labels_that_the_poisoned_set_carries(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
