@@ -27,7 +27,9 @@ class AutoPurify(PureTransform):
     """A chain of purifiers, chosen by a scan of the data: ``AutoPurify().fit(dataset)``.
 
     COIN for convolution-based poison, JPEG for bounded noise and triggers, nothing at all where the scan raised no
-    alarm (a purifier costs accuracy). ``clean(source, out, "auto")`` does both.
+    alarm (a purifier costs accuracy). ``clean(source, out, "auto")`` does both. A fitted one may as well stand in a
+    training pipeline, after crop and flip: where :attr:`online` is true that protects better than stored images,
+    provided ``seed=None``, which draws anew at every access.
 
     Args:
         chain: ``[{"name": "coin", "alpha": 2.0}, ...]``, applied in this order; ``[]`` leaves images as they are;
@@ -59,6 +61,11 @@ class AutoPurify(PureTransform):
             steps.append(STEPS[entry["name"]](**settings))
         self.chain = chain
         self.steps = nn.ModuleList(steps)
+
+    @property
+    def online(self) -> bool:
+        """Does the chain protect better when it is applied anew at every access? COIN does."""
+        return any(isinstance(step, COINInterpolate) for step in self.steps)
 
     def fit(self, source: Any, **options: Any) -> "AutoPurify":
         """Scan ``source`` and choose the chain; arguments as of :func:`puretransforms.scanning.run.scan`."""

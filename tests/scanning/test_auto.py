@@ -29,6 +29,7 @@ def test_it_becomes_what_the_scan_advises(pictures, convolved):
     assert twin.result is None and torch.equal(twin(x), auto(x)) and "alpha" in repr(twin)
     left = AutoPurify().fit(pictures, progress=False)
     assert left.chain == [] and torch.equal(left(x), x)
+    assert auto.online and not left.online
 
 
 def test_before_the_scan_it_refuses(pictures):
