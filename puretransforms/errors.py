@@ -65,6 +65,10 @@ class WeightsMismatchError(PureTransformsError, ValueError):
     """Weights or a config of another class, network or version than the one asked for."""
 
 
+class CompilationError(PureTransformsError, RuntimeError):
+    """``compiled=True`` was asked for where ``torch.compile`` does not work, most likely for want of a compiler."""
+
+
 class MissingExtraError(PureTransformsError, ImportError):
     """A package of an optional extra is not installed."""
 

@@ -20,7 +20,7 @@ from ..hub.client import push
 from ..hub.files import CARD, CONFIG, WEIGHTS, LoadedWeights, write
 from ..hub.resolve import load
 
-_UNSAVED = ("weights", "device")  # where weights came from and where they ran is no property of a purifier
+_UNSAVED = ("weights", "device", "compiled")  # where weights came from, where and how they ran: not the purifier's own
 _REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from puretransforms.functional.random import GAMMA, KeyedNoise, content_ids, mix64_
+from puretransforms.functional.random import GAMMA, KeyedNoise, NormalStream, content_ids, mix64_
 
 MASK = (1 << 64) - 1
 
@@ -140,3 +140,13 @@ def test_content_ids_see_every_pixel_and_the_shape():
     assert (content_ids(x.transpose(2, 3).contiguous()) != ids).all()
     blank = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
     assert content_ids(blank) != content_ids(blank.view(1, 3, 6, 4))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (5,), (1, 3, 3)])
+def test_a_normal_stream_draws_what_keyed_noise_draws(shape):
+    noise, stream = KeyedNoise(7, torch.tensor([4, -1, 2**62])), NormalStream(5, shape, torch.device("cpu"))
+    for start in (0, 3, 10**6):
+        stream.seek(noise, start)
+        for step in range(start, start + 3):
+            assert torch.equal(stream.normal()[:3], noise.normal(step, *shape))
+            stream.advance()
