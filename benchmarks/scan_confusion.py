@@ -184,7 +184,7 @@ def measure(args: argparse.Namespace) -> None:
             done.add(key)
             started, cpu = time.perf_counter(), time.process_time()
             dataset = make()
-            result = scan(dataset, sample=None, progress=False)
+            result = scan(dataset, sample=None, progress=False, ebm=None)
             row = {"set": about, "images": len(result.sample), "findings": [record(f) for f in result.findings]}
             row |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
             hits = suspects(result, dataset)

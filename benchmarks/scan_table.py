@@ -52,7 +52,7 @@ def fit(rows: Iterable[dict], without: str | None = None) -> dict[str, float]:
     for row in rows:
         poison = row["set"]["poison"]
         if row["set"]["part"] == "fit" and (poison in CONTROL or family(poison) != without):
-            for found in findings(row):
+            for found in (f for f in findings(row) if f.name in DETECTORS):
                 (clean if poison in CONTROL else poisoned)[found.name].append(found.low)
     return {name: round(fit_threshold(clean[name], poisoned[name]), 5) for name in DETECTORS}
 

@@ -85,14 +85,17 @@ def scan(
     sample: Annotated[int, typer.Option(help="Images to draw at random; 0 looks at all.", min=0)] = 5000,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Threads that decode; default: one per core.")] = None,
+    vae: Annotated[str | None, typer.Option(help="Folder of a VAEPurify that was fitted to these images.")] = None,
     fail: Annotated[bool, typer.Option("--fail", help="Exit with status 2 if a detector raises an alarm.")] = False,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
     """Is this data set poisoned, how, and what cures it? Nothing is changed."""
     from .scanning.run import scan as run
+    from .transforms.vae import VAEPurify
 
     def work() -> tuple[bool, str]:
-        result = run(source, sample=sample or None, seed=seed, workers=workers, progress=progress)
+        fitted = None if vae is None else VAEPurify.from_pretrained(vae)
+        result = run(source, sample=sample or None, seed=seed, workers=workers, progress=progress, vae=fitted)
         where = "" if out is None else f"\n\nreport in {result.save(out)}, suspects in {out / 'suspects.csv'}"
         return bool(result.verdict.alarms), f"{result}{where}"
 

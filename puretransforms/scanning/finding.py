@@ -50,6 +50,11 @@ class Finding:
         return self.score + SURE * self.error
 
     @property
+    def silent(self) -> bool:
+        """Is there no threshold, so that it is evidence only?"""
+        return self.threshold == float("inf")
+
+    @property
     def alarm(self) -> bool:
         """Is the score above the threshold even at the lower end of its interval?"""
         return not self.untested and self.low > self.threshold

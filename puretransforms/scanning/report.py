@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from ..cleaning.page import STYLE, code, data_uri, table, text
+from .detectors.energy import NAME as ENERGY
 from .finding import Finding
 from .verdict import KINDS
 
 if TYPE_CHECKING:
     from .run import ScanResult
 
-COLUMNS = ("path", "label", "detectors", "score over threshold")
+COLUMNS = ("path", "label", "detectors", "score over threshold", "energy rank in class")
 _PICTURES, _LISTED = 12, 20
 
 
@@ -33,19 +34,24 @@ def write(result: "ScanResult", out: Path) -> Path:
     return report
 
 
-def suspects(result: "ScanResult") -> list[tuple[str, str, str, float]]:
-    """Rows of ``suspects.csv``: the images that the detectors with an alarm name, the most suspicious first."""
+def suspects(result: "ScanResult") -> list[tuple[str, str, str, float, float | str]]:
+    """Rows of ``suspects.csv``: the images that the detectors with an alarm name, the most suspicious first.
+
+    The energy rank is the share of its class that an image outranks, empty where it was not ranked.
+    """
     found: dict[int, list[tuple[float, str]]] = {}
     for finding in result.findings:
         for i in finding.suspects:
             found.setdefault(i, []).append((float(finding.images[i]) / finding.image_threshold, finding.name))
     sample = result.sample
+    ranks = next((f.images for f in result.findings if f.name == ENERGY and f.images is not None), None)
     rows = [
         (
             sample.names[i],
             sample.classes[int(sample.labels[i])],
             "; ".join(n for _, n in named),
             round(max(named)[0], 3),
+            "" if ranks is None or ranks[i].isnan() else round(float(ranks[i]), 3),
         )
         for i, named in found.items()
     ]
@@ -97,7 +103,10 @@ def render(result: "ScanResult") -> str:
         ]
     parts += [
         f"<h2>Suspects</h2><p>{len(named)} of {len(sample)} images that were looked at; all in suspects.csv.</p>",
-        table(("image", "class", "detectors", "#over threshold"), [_suspect(row) for row in named[:_LISTED]]),
+        table(
+            ("image", "class", "detectors", "#over threshold", "#energy rank in class"),
+            [_suspect(row) for row in named[:_LISTED]],
+        ),
         "<h2>Verdicts that a scan can give</h2>",
         table(("", ""), [(html.escape(kind), html.escape(words)) for kind, words in KINDS.items()]),
     ]
@@ -119,17 +128,17 @@ def _facts(result: "ScanResult") -> Any:
 def _row(f: Finding) -> tuple[str, ...]:
     if f.untested:
         return html.escape(f.name), html.escape(f.question), "", "", "", f"not tested: {html.escape(f.untested)}"
-    state = "<b>alarm</b>" if f.alarm else "no alarm"
-    span = f"{f.low:.4f} to {f.high:.4f}"
-    return html.escape(f.name), html.escape(f.question), f"{f.score:.4f}", span, f"{f.threshold:.4f}", state
+    state = "<b>alarm</b>" if f.alarm else "evidence only" if f.silent else "no alarm"
+    span, threshold = f"{f.low:.4f} to {f.high:.4f}", "" if f.silent else f"{f.threshold:.4f}"
+    return html.escape(f.name), html.escape(f.question), f"{f.score:.4f}", span, threshold, state
 
 
 def _worst(f: Finding) -> list[tuple[str, float]]:
     return sorted(f.classes.items(), key=lambda item: (-item[1], item[0]))[:_LISTED]
 
 
-def _suspect(row: tuple[str, str, str, float]) -> tuple[str, ...]:
-    return code(row[0]), text(row[1]), html.escape(row[2]), f"{row[3]:.2f}"
+def _suspect(row: tuple[str, str, str, float, float | str]) -> tuple[str, ...]:
+    return code(row[0]), text(row[1]), html.escape(row[2]), f"{row[3]:.2f}", str(row[4])
 
 
 def _pictures(result: "ScanResult", finding: Finding) -> str:

@@ -2,14 +2,17 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from ..transforms.ebm import EBMPurify
+from ..transforms.vae import VAEPurify
 from .calibration import apply_thresholds, calibration
-from .detectors import DETECTORS
+from .detectors import DETECTORS, class_pattern, energy
 from .finding import Finding
 from .sample import Sample, gather
 from .source import open_stream
@@ -34,9 +37,8 @@ class ScanResult:
         lines = [self.verdict.words, f"Advice: {self.verdict.advice.words}.", ""]
         for f in self.findings:
             state = f"not tested: {f.untested}" if f.untested else "ALARM" if f.alarm else "no alarm"
-            figures = (
-                "" if f.untested else f"{f.score:.4f} ({f.low:.4f} to {f.high:.4f}; alarm above {f.threshold:.4f})"
-            )
+            above = "evidence only" if f.silent else f"alarm above {f.threshold:.4f}"
+            figures = "" if f.untested else f"{f.score:.4f} ({f.low:.4f} to {f.high:.4f}; {above})"
             lines.append(f"{f.name:17s} {state:9s} {figures}".rstrip())
         return "\n".join(lines)
 
@@ -54,6 +56,8 @@ def scan(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
+    ebm: str | EBMPurify | None = "ebm-small-32",
+    vae: VAEPurify | None = None,
 ) -> ScanResult:
     """Look for poison in a folder of class folders, or in a data set of ``(image, label)`` pairs.
 
@@ -68,6 +72,8 @@ def scan(
         seed: of the draw.
         workers: threads that decode files; default: one for each core this process may use.
         progress: show a progress bar.
+        ebm: ranks images by their energy: a purifier or the name of its weights; ``None`` leaves that out.
+        vae: a ``VAEPurify.fit(source)``, which says how large the pattern is that the label predicts.
 
     Raises:
         SourceError: no such folder, or no image in it that can be read.
@@ -80,7 +86,8 @@ def scan(
     with tqdm(total=stream.drawn, unit="img", desc="reading", disable=not progress) as bar:
         drawn = gather(_counted(stream.items, bar), stream.classes, stream.total, stream.drawn)
     findings = []
-    with torch.no_grad(), tqdm(DETECTORS.items(), desc="detectors", disable=not progress) as bar:
+    detectors = DETECTORS | {"energy": partial(energy, ebm=ebm), "class pattern": partial(class_pattern, vae=vae)}
+    with torch.no_grad(), tqdm(detectors.items(), desc="detectors", disable=not progress) as bar:
         for name, detector in bar:
             bar.set_postfix_str(name)
             findings.append(detector(drawn))
@@ -92,8 +99,8 @@ def scan(
 
 
 def _acquit(finding: Finding, sample: Sample) -> None:
-    """No image of a class that was tested and is not above the threshold is a suspect."""
-    if finding.images is not None:
+    """No image of a class that was tested and is not above the threshold, if there is one, is a suspect."""
+    if finding.images is not None and not finding.silent:
         for label, name in enumerate(sample.classes):
             if name in finding.classes and name not in finding.flagged:
                 finding.images[sample.members(label)] = float("nan")

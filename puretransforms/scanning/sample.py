@@ -34,6 +34,7 @@ class Sample:
         labels: int64 ``[N]``, from 0, without gaps in ``classes``.
         names: path or index of each image.
         classes: class names.
+        numbers: the label that each class has in the source.
         ratios: ``[N, 12]``, see :func:`puretransforms.functional.detect.edges.ring_log_ratios`.
         total: images in the source, ``None`` if unknown.
         left_out: number of images by the reason for which they could not be used.
@@ -45,6 +46,7 @@ class Sample:
     labels: Int[Tensor, " n"]
     names: list[str]
     classes: list[str]
+    numbers: list[int]
     ratios: Float[Tensor, "n 12"]
     total: int | None
     left_out: Counter[str]
@@ -156,6 +158,7 @@ def gather(items: Iterable[Item], classes: list[str], total: int | None, drawn: 
         labels=numbers,
         names=names,
         classes=[classes[label] if label < len(classes) else str(label) for label in present.tolist()],
+        numbers=present.tolist(),
         ratios=torch.tensor(ratios).view(-1, 12),
         total=total,
         left_out=left_out,

@@ -87,7 +87,8 @@ def test_few_images_are_said_to_be_few(pictures):
 
 def test_a_single_class_can_be_scanned(pictures):
     result = look(LabelledImages(pictures.images[:60], torch.zeros(60, dtype=torch.int64)))
-    assert {f.name for f in result.findings if f.untested} == {"texture shortcut", "pixel shortcut", "levels"}
+    untested = {f.name for f in result.findings if f.untested}
+    assert untested == {"texture shortcut", "pixel shortcut", "levels", "energy", "class pattern"}
 
 
 def test_bad_arguments_say_so(pictures):
@@ -109,7 +110,8 @@ def test_the_three_files(pictures, tmp_path):
     assert "triggered suspects" in page and "data:image/png" in page and "&lt;1&gt;" in page and "<1>" not in page
     assert "<script" not in page and "left out" in page
     rows = list(csv.reader((report.parent / "suspects.csv").read_text().splitlines()))
-    assert rows[0] == ["path", "label", "detectors", "score over threshold"]
+    assert rows[0] == ["path", "label", "detectors", "score over threshold", "energy rank in class"]
+    assert all(0 <= float(row[4]) <= 1 for row in rows[1:])
     assert len(rows) > 40 and all((folder / row[0]).exists() for row in rows[1:])
     assert [float(row[3]) for row in rows[1:]] == sorted((float(row[3]) for row in rows[1:]), reverse=True)
     saved = json.loads((report.parent / "scan.json").read_text())

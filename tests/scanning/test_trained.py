@@ -1,0 +1,102 @@
+"""The two detectors that ask a trained network: evidence, never an alarm."""
+
+import pytest
+import torch
+
+from puretransforms.benchmark.digits import LabelledImages
+from puretransforms.functional.detect.ranking import higher_than_rest
+from puretransforms.scanning.detectors.energy import energy
+from puretransforms.scanning.detectors.predictable import PREDICTED, class_pattern
+from puretransforms.scanning.run import scan
+from puretransforms.scanning.sample import gather
+from puretransforms.scanning.source import open_stream
+from puretransforms.transforms.vae import VAEPurify
+
+from .conftest import make_pictures
+
+
+def sample_of(data):
+    stream = open_stream(data, None, 0, 1)
+    return gather(stream.items, stream.classes, stream.total)
+
+
+class Seer(VAEPurify):
+    """Fitted, as it says, and sees 6 levels more in every image of label 7."""
+
+    def __init__(self, **options):
+        super().__init__(weights=None, width=4, latent=8, num_classes=8, **options)
+
+    def perturbation(self, images, labels):
+        return (labels == 7).float()[:, None, None, None] * 6 / 255 * torch.ones(1, 3, *images.shape[2:])
+
+
+@pytest.fixture(scope="module")
+def noisy(pictures):
+    """Noise of 8 levels on a third of the images of class 2."""
+    images, rows = pictures.images.clone(), (pictures.targets == 2).nonzero()[:33, 0]
+    noise = torch.randn(33, 3, 32, 32, generator=torch.Generator().manual_seed(0)).sign() * 8
+    images[rows] = (images[rows].float() + noise).clamp(0, 255).to(torch.uint8)
+    return LabelledImages(images, pictures.targets), rows
+
+
+def test_unnatural_images_rank_high_in_their_class_and_raise_no_alarm(noisy):
+    data, rows = noisy
+    result = scan(data, progress=False)
+    (found,) = (f for f in result.findings if f.name == "energy")
+    assert not found.alarm and found.silent and found.suspects == [] and "evidence only" in str(result)
+    ranked = torch.empty(400)
+    ranked[torch.tensor([int(name) for name in result.sample.names])] = found.images
+    carriers = torch.zeros(400, dtype=torch.bool)
+    carriers[rows] = True
+    of_class = data.targets == 2
+    assert higher_than_rest(ranked[of_class], carriers[of_class]) > 0.9
+    assert max(found.classes, key=found.classes.__getitem__) == "2"
+
+
+def test_energy_of_tiles_and_of_few_images():
+    large = sample_of(make_pictures(80, side=80, classes=2))
+    found = energy(large)
+    assert large.tiled and set(found.classes) == {"0", "1"} and not found.images.isnan().any()
+    found = energy(large, ranked=70)
+    assert int(found.images.isnan().sum()) == 10 and found.classes
+    assert "two classes" in energy(large, ranked=20).untested
+
+
+def test_energy_without_weights_is_not_tested(pictures):
+    sample = sample_of(pictures)
+    assert "no energy-based model" in energy(sample, None).untested
+    assert "no weights" in energy(sample, "no-such-weights").untested
+
+
+def test_the_class_pattern_of_a_fit_is_measured_with_the_labels_of_the_source(pictures):
+    data = LabelledImages(pictures.images, torch.tensor([0, 3, 6, 7])[pictures.targets])
+    result = scan(data, progress=False, ebm=None, vae=Seer())
+    (found,) = (f for f in result.findings if f.name == "class pattern")
+    assert not found.untested and not found.alarm and result.verdict.kind == "none found"
+    assert found.classes["7"] == pytest.approx(4.5) and found.classes["0"] == pytest.approx(1.5)
+    assert found.score == pytest.approx(4.5) and found.evidence[PREDICTED] == pytest.approx(1.5)
+    seven = result.sample.labels == result.sample.classes.index("7")
+    assert torch.allclose(found.images[seven], torch.tensor(6.0)) and (found.images[~seven] == 0).all()
+
+
+def test_a_network_that_was_not_trained_predicts_something(pictures):
+    sample = sample_of(pictures)
+    vae = VAEPurify(weights=None, width=4, latent=8, num_classes=4, seed=0)
+    wanted = vae.perturbation(sample.pixels, sample.labels) * 255
+    assert torch.allclose(class_pattern(sample, vae).images, wanted.square().mean((1, 2, 3)).sqrt(), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("vae", "labels", "why"),
+    [
+        (None, 4, "no fit given"),
+        (VAEPurify(weights=None, width=4, latent=8), 4, "not fitted with labels"),
+        (Seer(size=16), 4, "16 x 16"),
+        (Seer(), 9, "labels below 8"),
+        (Seer(), 1, "two classes"),
+    ],
+    ids=["none", "unlabelled", "size", "labels", "one class"],
+)
+def test_without_a_fit_to_this_data_it_is_not_tested(pictures, vae, labels, why):
+    found = class_pattern(sample_of(LabelledImages(pictures.images, torch.arange(400) % labels)), vae)
+    assert why in found.untested and not found.classes
