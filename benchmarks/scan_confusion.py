@@ -56,6 +56,16 @@ class ReflectedCUDA(CUDA):
         return z / z.flatten(1).amax(1)[:, None, None, None].clamp_min(1e-6)
 
 
+class Mixed(LabelledImages):
+    """Images of which a share is drawn from their poisoned versions; ``mask`` says which."""
+
+    def __init__(
+        self, clean: torch.Tensor, poisoned: torch.Tensor, labels: torch.Tensor, rate: float, seed: int = 0
+    ) -> None:
+        self.mask = torch.from_numpy(np.random.RandomState(seed).permutation(len(labels)) < rate * len(labels))
+        super().__init__(torch.where(self.mask[:, None, None, None], poisoned, clean), labels)
+
+
 POISONS: dict[str, Callable[[int], Poison]] = {
     "LSP": lambda s: LSP(seed=s),
     "OPS": lambda s: OPS(),
@@ -146,17 +156,17 @@ def others(args: argparse.Namespace) -> Iterator[tuple[dict, Callable[[], object
             yield about(f"clean: photographs, {side} px", 0), lambda side=side: photographs(args.natural, side)
     if args.originals:
         with np.load(args.originals) as file:
-            x, y = _images(file["x_train"]), torch.from_numpy(file["y_train"])
+            x, y = stored_images(file["x_train"]), torch.from_numpy(file["y_train"])
         yield about("clean: CIFAR-10 originals", 0), lambda: LabelledImages(x, y)
     if args.tap:
         with np.load(args.tap) as file:
-            tap = _images(file["x"])
+            tap = stored_images(file["x"])
         for rate in RATES:
-            mask = torch.from_numpy(np.random.RandomState(0).permutation(len(y)) < rate * len(y))[:, None, None, None]
-            yield about(TAP, rate), lambda mask=mask: LabelledImages(torch.where(mask, tap, x), y)
+            yield about(TAP, rate), lambda rate=rate: Mixed(x, tap, y, rate)
 
 
-def _images(array: np.ndarray) -> torch.Tensor:
+def stored_images(array: np.ndarray) -> torch.Tensor:
+    """``[N, H, W, C]`` to ``[N, C, H, W]``."""
     return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
 
@@ -166,7 +176,7 @@ def photographs(folder: Path, side: int) -> LabelledImages:
 
     files = sorted(folder.glob("*.jpg"))
     arrays = [np.asarray(Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BOX)) for file in files]
-    return LabelledImages(_images(np.stack(arrays)), torch.arange(len(files)) * 10 // len(files))
+    return LabelledImages(stored_images(np.stack(arrays)), torch.arange(len(files)) * 10 // len(files))
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -174,7 +184,7 @@ def measure(args: argparse.Namespace) -> None:
     done = set()
     if args.out.exists():
         done = {json.dumps(json.loads(line)["set"], sort_keys=True) for line in args.out.read_text().splitlines()}
-    data = _read(args.cifar10)
+    data = read(args.cifar10)
     with args.out.open("a") as out:
         part, parts = map(int, args.shard.split("/"))
         for about, make in sets(data, args):
@@ -193,11 +203,12 @@ def measure(args: argparse.Namespace) -> None:
             print(key, result.verdict.kind, result.verdict.alarms, hits, f"{row['cpu_seconds']:.1f} s", flush=True)
 
 
-def _read(path: Path) -> LabelledImages:
+def read(path: Path) -> LabelledImages:
+    """CIFAR-10 of a folder or a file."""
     if path.suffix != ".npz":
         return load_image_folder(path)
     with np.load(path) as file:
-        return LabelledImages(_images(file["x_train"]), torch.from_numpy(file["y_train"]))
+        return LabelledImages(stored_images(file["x_train"]), torch.from_numpy(file["y_train"]))
 
 
 def record(f: Finding) -> dict:
