@@ -1,7 +1,8 @@
 """Gradient Matching on setups of the poisoning benchmark, in small: success, and the target's probability without it.
 
-The training set is a share of CIFAR-10 that holds the 500 base images of every setup (the benchmark poisons 500 of all
-50,000: 1 %; here they are a larger share), the networks are ResNet-18 of width 8 trained for eight epochs. One
+The setups are the first whose targets are at hand with their official indices (``idx_test`` of ``--lossless``). The
+training set is a share of CIFAR-10 that holds the 500 base images of every setup (the benchmark poisons 500 of all
+50,000: 1 %; here they are a larger share), the networks are ResNet-18 of width 8 trained for sixteen epochs. One
 surrogate crafts all poisons and one clean network is what they are compared with; each poisoned network is trained from
 scratch, with the clean one's seed, once on the poisoned set and once on its JPEG-10. A setup succeeds if its one target
 is classified as the base class. Run it again after a kill and it goes on.
@@ -27,7 +28,7 @@ from puretransforms.train.classifier import evaluate
 from puretransforms.train.settings import ClassifierSetting
 from puretransforms.transforms.baselines import JPEGCompress
 
-NARROW = ClassifierSetting("narrow-8k", width=8, epochs=8)
+NARROW = ClassifierSetting("narrow-8k", width=8, epochs=16)
 
 
 def trained(work: Path, name: str, x: torch.Tensor, y: torch.Tensor, seed: int) -> nn.Module:
@@ -58,22 +59,29 @@ def main(arguments: list[str] | None = None) -> None:
     """Everything; the result file is written anew after each setup."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setups", type=Path, required=True)
+    parser.add_argument("--lossless", type=Path, required=True, help="x_test, y_test, idx_test")
     parser.add_argument("--cifar10", type=Path, required=True, help="x_train, y_train, x_test, y_test")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=5, help="the first so many from-scratch setups")
     parser.add_argument("--images", type=int, default=8_000)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--epsilon", type=float, default=16, help="in 8-bit levels")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
-    setups = json.loads(options.setups.read_text())["cifar10_from_scratch"][: options.count]
+    with np.load(options.lossless) as archive:
+        targets = {
+            int(index): (torch.from_numpy(image).permute(2, 0, 1), int(label))
+            for index, image, label in zip(archive["idx_test"], archive["x_test"], archive["y_test"], strict=True)
+        }
+    setups = json.loads(options.setups.read_text())["cifar10_from_scratch"]
+    numbers = [n for n, setup in enumerate(setups) if setup["target_index"] in targets][: options.count]
     with np.load(options.cifar10) as archive:
         x, x_test = (torch.from_numpy(archive[k]).permute(0, 3, 1, 2).contiguous() for k in ("x_train", "x_test"))
         y, y_test = (torch.from_numpy(archive[k]).long() for k in ("y_train", "y_test"))
 
-    bases = np.unique(np.concatenate([setup["base_indices"] for setup in setups]))
+    bases = np.unique(np.concatenate([setups[n]["base_indices"] for n in numbers]))
     others = np.setdiff1d(np.arange(len(x)), bases)
     others = np.random.RandomState(0).permutation(others)[: options.images - len(bases)]
     kept = np.sort(np.concatenate([bases, others]))
@@ -96,10 +104,12 @@ def main(arguments: list[str] | None = None) -> None:
         "clean_test_accuracy": round(evaluate(clean, x_test, y_test), 4),
         "setups": [],
     }
-    for number, entry in enumerate(setups):
-        assert int(y_test[entry["target_index"]]) == entry["target_class"]
+    for number in numbers:
+        entry = setups[number]
         where = torch.tensor([place[index] for index in entry["base_indices"]])
-        target = x_test[entry["target_index"]]
+        target, label = targets[entry["target_index"]]
+        if label != entry["target_class"]:
+            raise SystemExit(f"expected a target of class {entry['target_class']} in setup {number}, got {label}.")
         setup = TargetedSetup(target, entry["target_class"], entry["base_class"], where)
         path = options.work / f"poison-{number}.safetensors"
         if not path.exists():

@@ -2,7 +2,7 @@
 
 The surrogate is a ResNet-18 of width 16 trained for five epochs on the first ``--surrogate-images`` of CIFAR-10 (the
 authors: width 64, forty epochs, all), the optimisation takes ``--steps`` steps from one start (the authors: 250 from
-eight), and what learns from the sets is a ResNet-18 of width 8. Some ten minutes on one core. Run it again after a kill
+eight), and what learns from the sets is a ResNet-18 of width 8. Some twenty minutes on one core. Run it again after a kill
 and it goes on: the surrogate, the poison and each finished training are kept in ``--work``.
 
     python benchmarks/tap_against_published.py --lossless cifar10_lossless_6k.npz --published tap_5k.npz \
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cifar10", type=Path, required=True, help="x_train, y_train, x_test, y_test")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--surrogate-images", type=int, default=15_000)
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args(arguments)
