@@ -146,6 +146,6 @@ def _captured(work: Callable[[], None]) -> Callable[[], None]:
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a loader may be pinning memory in a thread
+    with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):  # other threads may be pinning memory
         work()
     return graph.replay
