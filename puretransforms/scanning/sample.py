@@ -94,8 +94,7 @@ class Sample:
     @cached_property
     def shared(self) -> Float[Tensor, "3 h w"]:
         """The mean whitened residual; of a single class only its 8-periodic part, which is the grid of JPEG."""
-        parts = [self.whitened(rows).sum(0) for rows in torch.arange(len(self)).split(_CHUNK)]
-        mean = torch.stack(parts).sum(0) / len(self)
+        mean = self._mean(self.whitened)
         if len(self.classes) > 1:
             return mean
         periodic = torch.empty_like(mean)
@@ -106,8 +105,15 @@ class Sample:
 
     @cached_property
     def _mean_form(self) -> Float[Tensor, " k"]:
-        parts = [coarse_form(self.images(rows)).sum(0) for rows in torch.arange(len(self)).split(_CHUNK)]
-        return torch.stack(parts).sum(0) / len(self)
+        return self._mean(lambda rows: coarse_form(self.images(rows)))
+
+    def _mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Of ``function(rows)`` over all images. One sum, in place: many small results that live on between large
+        temporary ones would keep the allocator from giving those back."""
+        total = 0
+        for rows in torch.arange(len(self)).split(_CHUNK):
+            total += function(rows).sum(0)
+        return total / len(self)
 
     def _by_tile(self, function: Callable[[Tensor], Tensor], rows: Int[Tensor, " m"]) -> Tensor:
         out = torch.empty(len(rows), *self.pixels.shape[1:])
