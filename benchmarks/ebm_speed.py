@@ -1,4 +1,4 @@
-"""Speed of EBMPurify beside the plain loop on the same network, in image-steps per second. About five minutes.
+"""Speed of EBMPurify beside the plain loop on the same network, in image-steps per second. Minutes, mostly compiling.
 
 The plain loop is the usual one: float32, NCHW, pooling as published, parameters requiring gradients, ``torch.randn``.
 EBMPurify runs as users call it, everything included (range maps, folding, noise keyed by sample). Every round times

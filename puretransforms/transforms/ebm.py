@@ -48,7 +48,7 @@ class EBMPurify(PureTransform):
         precision: of the network inside the chain, ``"bf16"`` or ``"fp32"``. States, noise and :meth:`energy` are
             always float32.
         compiled: run the chain through ``torch.compile``, on CUDA as a CUDA graph; the images are the same to float
-            rounding. The first batch of a size takes a minute longer, a smaller one is filled up to it: for batches of
+            rounding. The first batch of a size has to wait for the compiler, a smaller one is filled up: for batches of
             one image size. Where gradients are wanted (``differentiable=True``) the chain runs as without.
         **base: ``seed``, ``device``, ``images``, ``chunk_size``, ``differentiable`` of :class:`PureTransform`.
 
