@@ -2,8 +2,8 @@
 
 The surrogate is a ResNet-18 of width 16 trained for five epochs on the first ``--surrogate-images`` of CIFAR-10 (the
 authors: width 64, forty epochs, all), the optimisation takes ``--steps`` steps from one start (the authors: 250 from
-eight), and what learns from the sets is a ResNet-18 of width 8. Some twenty minutes on one core. Run it again after a kill
-and it goes on: the surrogate, the poison and each finished training are kept in ``--work``.
+eight), and what learns from the sets is a ResNet-18 of width 8. Some twenty minutes on one core. Run it again after a
+kill and it goes on: the surrogate, the poison and each finished training are kept in ``--work``.
 
     python benchmarks/tap_against_published.py --lossless cifar10_lossless_6k.npz --published tap_5k.npz \
         --cifar10 cifar10.npz --work tap-work --out docs/results/tap-published.json
