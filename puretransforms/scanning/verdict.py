@@ -14,7 +14,7 @@ KINDS = {
     "triggered suspects": "a trigger: the same pattern on some images, or on those of few classes",
     "unknown": "something that tells the class and is no picture content, of a kind that the detectors cannot name",
 }
-_FILLED = 1.5  # levels of 255: above, the flattest places of the images carry noise; photographs come to about 1
+_FILLED = 1.25  # levels of 255: above, flat places carry noise; photographs come to about 1, convolved ones to 1.15
 _BLIND = (
     "warps (WaNet), feature-space and gradient-matched poisons of single targets, triggers blurred by lossy coding, "
     "and perturbations on a small share of the images that no two images share"
