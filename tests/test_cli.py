@@ -69,6 +69,7 @@ def test_a_dry_run_writes_nothing(source, tmp_path):
         (("clean", "{s}", "{o}", "--with", "coin", "--set", "alpha"), "NAME=VALUE"),
         (("clean", "{s}", "{o}", "--with", "auto", "--set", "alpha=1"), "the scan chooses"),
         (("scan", "{s}/nowhere"), "no such folder"),
+        (("scan", "{s}", "--vae", "{s}/nowhere"), "nowhere"),
         (("clean", "{s}", "{o}", "--with", "coin", "--set", "beta=1"), "alpha"),
         (("clean", "{s}", "{o}", "--with", "coin", "--set", "alpha=-1"), "alpha"),
         (("clean", "{s}/nowhere", "{o}", "--with", "coin"), "no such folder"),
