@@ -7,8 +7,9 @@ surrogate crafts all poisons and one clean network is what they are compared wit
 scratch, with the clean one's seed, once on the poisoned set and once on its JPEG-10. A setup succeeds if its one target
 is classified as the base class. Run it again after a kill and it goes on.
 
-    python benchmarks/gradient_matching.py --setups poisoning_benchmark_setups.json --cifar10 cifar10.npz \
-        --work gm-work --out docs/results/gradient-matching.json
+    python benchmarks/gradient_matching.py --setups poisoning_benchmark_setups.json \
+        --lossless cifar10_lossless_6k.npz --cifar10 cifar10.npz --work gm-work \
+        --out docs/results/gradient-matching.json
 """
 
 import argparse

@@ -102,7 +102,7 @@ def tabulate(rows: list[dict]) -> dict:
         "poisons": {name: {r: cell(v) for r, v in rates.items()} for name, rates in poisons.items()},
         "fully_poisoned": cell(fulls),
         "images_a_set": sorted({row["images"] for row in tests}),
-        "cpu_seconds_a_set": sum(row["cpu_seconds"] for row in tests) / len(tests),
+        "cpu_seconds_a_set": round(sum(row["cpu_seconds"] for row in tests) / len(tests), 2),
     }
 
 
