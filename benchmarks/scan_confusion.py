@@ -44,7 +44,7 @@ from puretransforms.scanning.finding import Finding
 from puretransforms.scanning.run import scan
 
 SIZE = 2000
-CLEAN_FIT, CLEAN_TEST = 20, 100
+CLEAN_FIT, CLEAN_TEST = 20, 200
 
 
 class ReflectedCUDA(CUDA):

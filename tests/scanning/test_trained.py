@@ -6,7 +6,7 @@ import torch
 from puretransforms.benchmark.digits import LabelledImages
 from puretransforms.functional.detect.ranking import higher_than_rest
 from puretransforms.scanning.detectors.energy import energy
-from puretransforms.scanning.detectors.predictable import PREDICTED, class_pattern
+from puretransforms.scanning.detectors.predictable import PREDICTED, WHOLE, class_pattern
 from puretransforms.scanning.run import scan
 from puretransforms.scanning.sample import gather
 from puretransforms.scanning.source import open_stream
@@ -21,13 +21,14 @@ def sample_of(data):
 
 
 class Seer(VAEPurify):
-    """Fitted, as it says, and sees 6 levels more in every image of label 7."""
+    """Fitted, as it says, and sees in every image of label 7 a fine pattern of 8 levels and 40 levels of brightness."""
 
     def __init__(self, **options):
         super().__init__(weights=None, width=4, latent=8, num_classes=8, **options)
 
     def perturbation(self, images, labels):
-        return (labels == 7).float()[:, None, None, None] * 6 / 255 * torch.ones(1, 3, *images.shape[2:])
+        fine = 8 - 16 * (torch.arange(images.shape[3]) % 2)  # columns of +8 and -8
+        return (labels == 7).float()[:, None, None, None] * (40 + fine).expand(1, *images.shape[1:]) / 255
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,12 @@ def test_the_class_pattern_of_a_fit_is_measured_with_the_labels_of_the_source(pi
     result = scan(data, progress=False, ebm=None, vae=Seer())
     (found,) = (f for f in result.findings if f.name == "class pattern")
     assert not found.untested and not found.alarm and result.verdict.kind == "none found"
-    assert found.classes["7"] == pytest.approx(4.5) and found.classes["0"] == pytest.approx(1.5)
-    assert found.score == pytest.approx(4.5) and found.evidence[PREDICTED] == pytest.approx(1.5)
+    assert found.classes["7"] == pytest.approx(6) and found.classes["0"] == pytest.approx(2)  # a quarter is common
+    size = (40**2 + 8**2) ** 0.5
+    assert found.score == pytest.approx(6) and found.evidence[WHOLE] == pytest.approx(0.75 * size)
+    assert found.evidence[PREDICTED] == pytest.approx(size / 4)
     seven = result.sample.labels == result.sample.classes.index("7")
-    assert torch.allclose(found.images[seven], torch.tensor(6.0)) and (found.images[~seven] == 0).all()
+    assert torch.allclose(found.images[seven], torch.tensor(size)) and (found.images[~seven] == 0).all()
 
 
 def test_a_network_that_was_not_trained_predicts_something(pictures):

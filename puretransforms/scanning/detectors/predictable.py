@@ -3,6 +3,7 @@
 import torch
 
 from ...functional.detect.predictable import class_patterns, magnitudes
+from ...functional.detect.residual import residual
 from ...transforms.vae import VAEPurify
 from ..finding import ENOUGH, Finding
 from ..sample import Sample
@@ -10,14 +11,16 @@ from ..sample import Sample
 NAME = "class pattern"
 QUESTION = "How large is the pattern that a D-VAE, fitted to these images, predicts from the label alone?"
 LOOKED_AT = 1000  # images
+WHOLE = "class pattern with its smooth part (levels of 255, the largest class)"
 PREDICTED = "perturbation predicted from image and label (levels of 255, mean over the images)"
 
 
 def class_pattern(sample: Sample, vae: VAEPurify | None = None) -> Finding:
-    """Root mean square of what the predicted perturbations of a class share, in levels of 255; the largest class.
+    """Root mean square of the fine part of what the predicted perturbations of a class share; the largest class.
 
-    An image scores the magnitude of its own, the whole of it. Natural cues of a class count too, and a short fit finds
-    a part only, so there is no threshold: compare with a fit to data that is known to be clean.
+    In levels of 255. The mean colours of a class (sky, grass) are as predictable as a poison, but smooth: what a blur
+    leaves of the pattern does not count. An image scores the magnitude of its own perturbation, the whole of it. A
+    short fit finds a part only, so there is no threshold: compare with a fit to data that is known to be clean.
     """
     found = Finding(NAME, QUESTION)
     if vae is None:
@@ -33,9 +36,11 @@ def class_pattern(sample: Sample, vae: VAEPurify | None = None) -> Finding:
     perturbations = vae.perturbation(sample.pixels[rows], torch.tensor(sample.numbers)[sample.labels[rows]]) * 255
     found.images = torch.full((len(sample),), float("nan"))
     found.images[rows] = magnitudes(perturbations)
-    sizes = magnitudes(class_patterns(perturbations, labels)).tolist()
+    patterns = class_patterns(perturbations, labels)
+    sizes = magnitudes(residual(patterns)).tolist()
     found.classes = {sample.classes[label]: size for label, size in zip(present.tolist(), sizes, strict=True)}
     found.score = max(sizes)
+    found.evidence[WHOLE] = float(magnitudes(patterns).max())
     found.evidence[PREDICTED] = float(found.images[rows].mean())
     return found
 
