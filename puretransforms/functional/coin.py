@@ -52,8 +52,16 @@ def interpolate_randomly(
 ) -> Float[Tensor, "b c h w"]:
     """``interpolate(images, draw_offsets(noise, H, W, alpha), boundary)``, but for float rounding, and faster.
 
-    Random bits become sampling points in one pass, a piece of the grid at a time that stays in a core's cache.
+    Random bits become sampling points in one pass, a piece of the grid at a time that stays in a core's cache. At the
+    seam of a periodic boundary rounding may take a point of the last row or column for one of the first.
+
+    Args:
+        images: ``[B, C, H, W]`` float32 or float64, any number of channels, any range.
+        noise: of the ``B`` images.
+        alpha, boundary: as :func:`draw_offsets` and :func:`interpolate` take them.
     """
+    if not alpha:
+        return images.clone()
     grid = images.new_empty(len(images), *images.shape[-2:], 2)
     pieces = grid.split(_rows(images))
     for _ in _draw_grid(noise, alpha, boundary, pieces):
@@ -65,7 +73,9 @@ def interpolate_levels_randomly(
     images: UInt8[Tensor, "b c h w"], noise: KeyedNoise, alpha: float, boundary: str = "scipy_wrap"
 ) -> UInt8[Tensor, "b c h w"]:
     """:func:`interpolate_randomly` of 8-bit levels, rounded: the law is linear, so 0..255 is as good as ``[0, 1]``."""
-    rows = _rows(images, _CACHED // 2)  # pixels take the other half of the cache
+    if not alpha:
+        return images.clone()
+    rows = _rows(images, halvings=1)  # pixels take the other half of the cache
     floats = images.new_empty(min(rows, len(images)), *images.shape[1:], dtype=torch.float32)
     levels = floats.view(-1).view(torch.int16)[: floats.numel()].view(floats.shape)  # in the memory of what they follow
     out = torch.empty_like(images)
@@ -80,14 +90,14 @@ def interpolate_levels_randomly(
     return out
 
 
-def _rows(images: Tensor, numbers: int = _CACHED) -> int:
+def _rows(images: Tensor, halvings: int = 0) -> int:
     """Images that are worked on at a time: as many as stay in the caches of a CPU; all on a GPU, or if compiled."""
     height, width = images.shape[-2:]
     if images.is_cuda or torch.compiler.is_compiling():
         return len(images)
     threads = torch.get_num_threads()
     share = 1 if threads == 1 else 4  # for each: to start threads for a shorter pass would cost more than a cache saves
-    return max(1, numbers // (2 * height * width)) * threads * share
+    return max(1, (_CACHED >> halvings) // (2 * height * width)) * threads * share
 
 
 def _draw_grid(

@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as F
 from puretransforms import COINInterpolate
 from puretransforms.functional.coin import (
     BOUNDARIES,
+    _rows,
     draw_offsets,
     interpolate,
     interpolate_levels_randomly,
@@ -149,13 +150,23 @@ def test_the_fast_path_is_the_law_applied_to_the_drawn_offsets(boundary, monkeyp
     x = torch.rand(5, 3, 12, 9, generator=torch.Generator().manual_seed(0))
     noise = KeyedNoise(3, torch.arange(5))
     want = interpolate(x, draw_offsets(noise, 12, 9, 2.0), boundary)
-    for numbers in (1, 2 * 12 * 9 * 2, 2 * 12 * 9 * 4, 1 << 17):  # pieces of one image, of two, and all at once
+    for rows, numbers in ((1, 1), (2, 2 * 12 * 9 * 2), (4, 2 * 12 * 9 * 4), (606, 1 << 17)):
         monkeypatch.setattr("puretransforms.functional.coin._CACHED", numbers)
+        assert _rows(x) == rows, "pieces of one image, of two, of four with one left, and all at once"
         assert (interpolate_randomly(x, noise, 2.0, boundary) - want).abs().max() < 1e-5
         levels = (x * 255).round().to(torch.uint8)
         exact = interpolate(levels.float(), draw_offsets(noise, 12, 9, 2.0), boundary)
         assert (interpolate_levels_randomly(levels, noise, 2.0, boundary) - exact).abs().max() <= 0.501
     assert (interpolate_randomly(x, noise, 1.0, boundary) - want).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_alpha_zero_moves_nothing(boundary):
+    x = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    levels = (x * 255).to(torch.uint8)
+    noise = KeyedNoise(0, torch.arange(2))
+    assert torch.equal(interpolate_randomly(x, noise, 0.0, boundary), x)
+    assert torch.equal(interpolate_levels_randomly(levels, noise, 0.0, boundary), levels)
 
 
 def test_a_larger_alpha_changes_more(photo):
