@@ -1,8 +1,8 @@
 """The Langevin chain through ``torch.compile``: noise, gradient and update in one graph; on CUDA, a CUDA graph.
 
 The states are those of :func:`~puretransforms.functional.langevin.langevin_chain` to float rounding. A compiled step is
-made for one number of rows, and making one takes long; so a batch is filled up to a size that there is already, or else
-to the next power of two, and the last, smaller batch of a data set needs no step of its own.
+made for one number of rows, and making one takes long: the first has the rows of the first batch, smaller batches (the
+last of a data set) are filled up to a size that there is, and larger ones to the next power of two.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,8 @@ class CompiledChain:
                 self._done.wait()  # another stream may still be at work on the buffers
             held = self._hold(net)
             sizes = self._steps.setdefault((x.shape[1:], x.dtype, step_size, temperature), {})
-            rows = min((size for size in sizes if size >= len(x)), default=1 << max(len(x) - 1, 0).bit_length())
+            grown = 1 << max(len(x) - 1, 0).bit_length() if sizes else len(x)
+            rows = min((size for size in sizes if size >= len(x)), default=grown)
             if rows not in sizes:
                 sizes[rows] = _CompiledStep(held, (rows, *x.shape[1:]), x.dtype, step_size, temperature)
             final = sizes[rows].run(x, noise, steps, first_step)

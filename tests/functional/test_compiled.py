@@ -63,13 +63,14 @@ def test_the_last_state_is_that_of_the_chain():
 def test_a_smaller_batch_fills_up_a_step_that_there_is(made):
     net, chain = network(), CompiledChain()
     wants = {n: last(net, images(n), noise(n)) for n in (1, 5, 6, 8, 9)}
-    for n, steps in ((6, 1), (8, 1), (5, 1), (1, 1), (9, 2), (1, 2)):
+    for n, steps in ((6, 1), (5, 1), (8, 2), (6, 2), (1, 2), (9, 3), (1, 3)):
         assert torch.allclose(chain(net, images(n), noise(n), **SETTINGS), wants[n], rtol=0, atol=1e-6)
         assert len(made) == steps, n
+    assert [list(sizes) for sizes in chain._steps.values()] == [[6, 8, 16]], "the first as it is, then powers of two"
     chain(net, images(2, 16), noise(2), **SETTINGS)
-    assert len(made) == 3, "another image size is another step"
+    assert len(made) == 4, "another image size is another step"
     chain(net, images(2), noise(2), **SETTINGS | {"temperature": 1e-4})
-    assert len(made) == 4
+    assert len(made) == 5
     assert chain(net, images(0), noise(0), **SETTINGS).shape == (0, 3, 8, 8)
 
 
