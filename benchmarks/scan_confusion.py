@@ -87,7 +87,7 @@ POISONS: dict[str, Callable[[int], Poison]] = {
 }
 CONTROL = ("sample-wise noise",)  # harmless: tells no class
 BACKDOORS = ("BadNets", "BadNets, checkerboard", "Blend", "BPP", "WaNet")
-RATES = {1.0: 5, 0.5: 2, 0.1: 2, 0.01: 1}  # and how many seeds are tried
+RATES = {1.0: 7, 0.5: 2, 0.1: 2, 0.01: 1}  # and how many seeds are tried
 TAP = "TAP (published)"
 
 
