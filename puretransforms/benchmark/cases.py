@@ -70,10 +70,11 @@ def _first(name: str, names: Sequence[str]) -> tuple[str, ...]:
     return (name, *(other for other in dict.fromkeys(names) if other != name))
 
 
-SHORT = ClassifierSetting("narrow", width=8, epochs=8, network=partial(ResNet18, blocks=1), batch_size=64, max_lr=0.1)
+_RESNET10 = partial(ResNet18, blocks=1)
+NARROW_8 = ClassifierSetting("narrow", width=8, epochs=8, network=_RESNET10, batch_size=64, max_lr=0.1)
 """ResNet-10 of width 8, for CPUs: one minute a case. Poisons that are learned late look weak in eight epochs."""
 
-NARROW = replace(SHORT, name="narrow-24", epochs=24)
+NARROW_24 = replace(NARROW_8, name="narrow-24", epochs=24)
 """The same with the epochs in which such poisons (AR, class-wise noise) show."""
 
 WIDE = ClassifierSetting("wide", width=64, epochs=15, batch_size=512, max_lr=0.4)
@@ -85,7 +86,7 @@ PRESETS: dict[str, Preset] = {
         Preset("tiny", DIGITS_SETTING, ("clean", "lsp", "cuda"), ("none", "gray", "coin"), seeds=(0,)),
         Preset(
             "cpu",
-            NARROW,
+            NARROW_24,
             ("clean", "lsp", "ops", "ar", "cuda", "classwise", "em_classwise"),
             ("none", "jpeg10", "gray", "coin"),
             train_size=10_000,
@@ -93,7 +94,7 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "short",
-            SHORT,
+            NARROW_8,
             ("clean", "lsp", "badnets:margin=4"),
             ("none", "jpeg10", "coin", "ebm"),
             train_size=10_000,
