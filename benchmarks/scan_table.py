@@ -5,7 +5,7 @@
 Every poisoned set is judged with thresholds that were fitted without its family of poisons (all convolutions, all
 class-wise noises, both BadNets are one family each), on sets from the other half of the images. Clean sets are judged
 with the thresholds of each of these fits, and of the fit on all poisons; the worst counts. ``--calibrate`` writes the
-last into ``puretransforms/scan/calibration.json``, with a sentence on what was measured.
+last into ``puretransforms/scanning/calibration.json``, with a sentence on what was measured.
 """
 
 import argparse
@@ -128,8 +128,8 @@ def sentence(table: dict) -> str:
     full, clean = table["fully_poisoned"], table["clean"]
     return (
         f"Measured on samples of 2,000 CIFAR-10 images with poisons that the thresholds had not seen: {full['found']} "
-        f"of {full['sets']} wholly poisoned sets raised an alarm, and {clean['found']} of {clean['sets']} unpoisoned "
-        f"ones (at most {clean['high']:.1%} with 95 % confidence)."
+        f"of {full['sets']} wholly poisoned sets (of SIG: its whole class) raised an alarm, and {clean['found']} of "
+        f"{clean['sets']} unpoisoned ones (at most {clean['high']:.1%} with 95 % confidence)."
     )
 
 

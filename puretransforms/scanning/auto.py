@@ -68,8 +68,11 @@ class AutoPurify(PureTransform):
         return any(isinstance(step, COINInterpolate) for step in self.steps)
 
     def fit(self, source: Any, **options: Any) -> "AutoPurify":
-        """Scan ``source`` and choose the chain; arguments as of :func:`puretransforms.scanning.run.scan`."""
-        self.result = scan(source, **options)
+        """Scan ``source`` and choose the chain; arguments as of :func:`puretransforms.scanning.run.scan`.
+
+        Energies, which change no advice, are left out unless ``ebm`` is given.
+        """
+        self.result = scan(source, **{"ebm": None} | options)
         self._set(self.result.verdict.advice.chain)
         return self
 

@@ -36,10 +36,12 @@ class ScanResult:
     def __str__(self) -> str:
         lines = [self.verdict.words, f"Advice: {self.verdict.advice.words}.", ""]
         for f in self.findings:
-            state = f"not tested: {f.untested}" if f.untested else "ALARM" if f.alarm else "no alarm"
-            above = "evidence only" if f.silent else f"alarm above {f.threshold:.4f}"
-            figures = "" if f.untested else f"{f.score:.4f} ({f.low:.4f} to {f.high:.4f}; {above})"
-            lines.append(f"{f.name:17s} {state:9s} {figures}".rstrip())
+            state = "evidence only" if f.silent else "ALARM" if f.alarm else "no alarm"
+            above = "" if f.silent else f"; alarm above {f.threshold:.4f}"
+            figures = f"{f.score:.4f} ({f.low:.4f} to {f.high:.4f}{above})"
+            if f.untested:
+                state, figures = f"not tested: {f.untested}", ""
+            lines.append(f"{f.name:17s} {state:13s} {figures}".rstrip())
         return "\n".join(lines)
 
     def save(self, out: str | os.PathLike[str]) -> Path:
@@ -56,7 +58,7 @@ def scan(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
-    ebm: str | EBMPurify | None = "ebm-small-32",
+    ebm: str | os.PathLike[str] | EBMPurify | None = "ebm-small-32",
     vae: VAEPurify | None = None,
 ) -> ScanResult:
     """Look for poison in a folder of class folders, or in a data set of ``(image, label)`` pairs.
@@ -72,7 +74,7 @@ def scan(
         seed: of the draw.
         workers: threads that decode files; default: one for each core this process may use.
         progress: show a progress bar.
-        ebm: ranks images by their energy: a purifier or the name of its weights; ``None`` leaves that out.
+        ebm: ranks images by their energy: a purifier, or the name or folder of its weights; ``None`` leaves that out.
         vae: a ``VAEPurify.fit(source)``, which says how large the pattern is that the label predicts.
 
     Raises:

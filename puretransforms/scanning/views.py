@@ -15,7 +15,7 @@ class Views:
     buffer, of which the operating system gives out only the pages that are written.
 
     Args:
-        expected: images to come; ``None`` if unknown (the buffers then grow by doubling).
+        expected: images to come, and rows of the first buffer; ``None`` if unknown. Buffers grow by doubling.
     """
 
     def __init__(self, expected: int | None = None) -> None:
@@ -33,7 +33,8 @@ class Views:
         order = self._order.setdefault(shape, [])
         buffer = self._buffers.get(shape)
         if buffer is None or len(order) == len(buffer):
-            rows = 2 * len(order) if buffer is not None else _FIRST if self.expected is None else self.expected
+            first = _FIRST if self.expected is None or self._number else self.expected  # most sets have one shape
+            rows = first if buffer is None else 2 * len(order)
             grown = torch.empty(max(rows, 1), *pixels.shape, dtype=torch.uint8)
             if buffer is not None:
                 grown[: len(order)] = buffer

@@ -25,7 +25,8 @@ def test_a_view_is_a_copy_and_the_buffer_is_not():
     kept = image.clone()
     image.zero_()
     assert torch.equal(views.whole()[0], kept)
-    assert views.whole().data_ptr() == views.whole().data_ptr()
+    first, second = views.whole(), views.whole()
+    assert first.data_ptr() == second.data_ptr()
 
 
 def test_shapes_may_come_in_any_order():
@@ -36,6 +37,13 @@ def test_shapes_may_come_in_any_order():
     found = views.cornered()
     wanted = [corners(image, 10) for image in (small[0], large[0], flat[0], small[1], large[1])]
     assert torch.equal(found, torch.stack(wanted))
+
+
+def test_only_the_first_shape_is_given_room_for_all():
+    views = Views(100_000)
+    for size in (8, 9, 10):
+        views.add(images(1, size, size)[0])
+    assert [len(buffer) for buffer in views._buffers.values()] == [100_000, 1024, 1024]
 
 
 def test_corners_of_large_images_alone_are_not_copied_again():

@@ -7,7 +7,7 @@ from ..shapes import Float, Int, Tensor
 
 
 def magnitudes(perturbations: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    """Root mean square of each, in the units of the pixels."""
+    """Root mean square of each of ``perturbations`` ``[N, C, H, W]``, in the units of the pixels."""
     return perturbations.square().mean((1, 2, 3)).sqrt()
 
 

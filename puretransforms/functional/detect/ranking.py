@@ -10,6 +10,10 @@ def ranks_within(values: Float[Tensor, " n"], labels: Int[Tensor, " n"]) -> Floa
     """The share of the images of its own class that an image outranks, 0 to 1 (ties count half; 0.5 if alone).
 
     Classes differ by what they show, so ranks are those within a class.
+
+    Args:
+        values: float ``[N]``, an energy say, of any unit.
+        labels: int64 ``[N]``.
     """
     out = torch.empty_like(values)
     for label in labels.unique():
@@ -27,5 +31,8 @@ def outranked(values: Float[Tensor, " n"], others: Float[Tensor, " m"]) -> Float
 
 
 def higher_than_rest(values: Float[Tensor, " n"], chosen: Tensor) -> float:
-    """The chance that a ``chosen`` image (bool ``[N]``) has a higher value than another one: the area under the ROC."""
+    """The chance that a ``chosen`` image (bool ``[N]``) has a higher value than another one: the area under the ROC.
+
+    NaN if all are chosen, or none.
+    """
     return float(outranked(values[chosen], values[~chosen]).mean())

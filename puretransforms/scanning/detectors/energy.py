@@ -1,5 +1,7 @@
 """Which images look least natural to an energy-based model? Evidence, and an order of suspects; never an alarm."""
 
+from os import PathLike
+
 import torch
 
 from ...errors import WeightsCorruptedError, WeightsUnavailableError
@@ -14,7 +16,9 @@ RANKED = 2000  # images
 _CHUNK = 256
 
 
-def energy(sample: Sample, ebm: str | EBMPurify | None = "ebm-small-32", ranked: int = RANKED) -> Finding:
+def energy(
+    sample: Sample, ebm: str | PathLike[str] | EBMPurify | None = "ebm-small-32", ranked: int = RANKED
+) -> Finding:
     """How much more often than not an image of a class has a higher energy than one of the others, at its largest.
 
     An image scores the share of its class that it outranks. Classes of clean photographs differ by what they show, so
@@ -25,7 +29,7 @@ def energy(sample: Sample, ebm: str | EBMPurify | None = "ebm-small-32", ranked:
         found.untested = "no energy-based model was given"
         return found
     try:
-        model = EBMPurify(ebm) if isinstance(ebm, str) else ebm
+        model = ebm if isinstance(ebm, EBMPurify) else EBMPurify(ebm)
     except (WeightsUnavailableError, WeightsCorruptedError) as error:
         found.untested = f"no weights: {error}"
         return found
