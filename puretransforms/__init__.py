@@ -1,12 +1,12 @@
 """Purify poisoned image data before training: torchvision-style transforms, poison generators, dataset cleaning."""
 
-from .cleaning.run import CleanResult, clean
+from .auto import AutoPurify
+from .cleaning.clean import CleanResult, clean
 from .cleaning.verify import verify
 from .data.loader import GPUTransformLoader
 from .hub.registry import get_weights, list_weights
 from .poisons.dataset import PoisonedDataset
-from .scanning.auto import AutoPurify
-from .scanning.run import ScanResult, scan
+from .scanning.scan import ScanResult, scan
 from .transforms.base import BPDA, PureTransform
 from .transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
 from .transforms.coin import COINInterpolate

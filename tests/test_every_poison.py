@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as F
 from puretransforms import poisons
 from puretransforms.errors import LabelError, ManifestMismatchError, NoImageError, RangeError
 from puretransforms.functional.perturbation import excess
-from puretransforms.poisons.backdoor import Backdoor
+from puretransforms.poisons.backdoor.base import Backdoor
 from puretransforms.poisons.base import Poison
 from puretransforms.poisons.dataset import PoisonedDataset, asr_test_set
 from puretransforms.poisons.record import load_poison_record

@@ -7,30 +7,30 @@ from functools import partial
 
 import torch
 
+from ..data.digits import LabelledImages
 from ..errors import BenchmarkError, LabelError
 from ..functional.shapes import Bool, Int, Tensor, UInt8
-from ..poisons.autoregressive import AR
-from ..poisons.backdoor import Backdoor
-from ..poisons.badnets import BadNets
+from ..poisons.availability.autoregressive import AR
+from ..poisons.availability.convolution import CUDA, HUDA, VUDA
+from ..poisons.availability.em import EMClasswise, EMSamplewise
+from ..poisons.availability.lsp import LSP
+from ..poisons.availability.noise import ClasswiseNoise, SamplewiseNoise
+from ..poisons.availability.ops import OPS
+from ..poisons.availability.rem import REM
+from ..poisons.availability.sep import SEP
+from ..poisons.availability.tap import HYPO, TAP
+from ..poisons.backdoor.badnets import BadNets
+from ..poisons.backdoor.base import Backdoor
+from ..poisons.backdoor.blend import Blend
+from ..poisons.backdoor.bpp import BPP
+from ..poisons.backdoor.narcissus import Narcissus
+from ..poisons.backdoor.sig import SIG
+from ..poisons.backdoor.wanet import WaNet
 from ..poisons.base import Poison
-from ..poisons.blend import Blend
-from ..poisons.bpp import BPP
-from ..poisons.bullseye_polytope import BullseyePolytope
-from ..poisons.convolution import CUDA, HUDA, VUDA
 from ..poisons.dataset import PoisonedDataset
-from ..poisons.em import EMClasswise, EMSamplewise
-from ..poisons.gradient_matching import GradientMatching
-from ..poisons.lsp import LSP
-from ..poisons.narcissus import Narcissus
-from ..poisons.noise import ClasswiseNoise, SamplewiseNoise
-from ..poisons.ops import OPS
-from ..poisons.rem import REM
-from ..poisons.sep import SEP
-from ..poisons.sig import SIG
-from ..poisons.tap import HYPO, TAP
-from ..poisons.targeted import TargetedPoison, TargetedSetup
-from ..poisons.wanet import WaNet
-from .digits import LabelledImages
+from ..poisons.targeted.base import TargetedPoison, TargetedSetup
+from ..poisons.targeted.bullseye_polytope import BullseyePolytope
+from ..poisons.targeted.gradient_matching import GradientMatching
 
 CLEAN = "clean"
 _BLOCK = 1000

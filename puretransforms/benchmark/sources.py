@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..data.digits import LabelledImages, load_digits
 from ..errors import SourceError
-from .digits import LabelledImages, load_digits
 from .folder import load_image_folder
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")

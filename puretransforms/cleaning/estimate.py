@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from ..data.remote import is_remote
-from ..data.source import Entry, Source
+from ..data.codec import Decoded, decode, encode
+from ..data.sources.base import Entry, Source
 from ..errors import CorruptImageError
-from .codec import Decoded, decode, encode
+from ..storage.remote import is_remote
 from .purifier import Purifier
 from .steps import purify_batch, read_image
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.source import Entry, Source
+from ..data.codec import Decoded, decode, encode, looks_like_image
+from ..data.sources.base import Entry, Source
 from ..errors import CorruptImageError, PurifierError, StoreError
 from ..functional.shapes import Tensor, UInt8
-from .codec import Decoded, decode, encode, looks_like_image
 from .manifest import Row, new_row, to_line
 from .purifier import Purifier
 from .units import Finished, Staging, Task

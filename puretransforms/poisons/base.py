@@ -8,11 +8,11 @@ import PIL.Image
 import torch
 from torchvision.transforms import v2
 
+from ..data.images import Restore, to_batch
 from ..errors import LabelError, NoImageError
 from ..functional.perturbation import QUANTIZE, settle
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Bool, Float, Int, Tensor
-from ..images import Restore, to_batch
 
 
 class Poison(v2.Transform):
@@ -38,7 +38,7 @@ class Poison(v2.Transform):
 
     Raises:
         LabelError: labels (or indices) missing, not integers, of the wrong shape, or out of range.
-        NoImageError, RangeError: see :func:`puretransforms.images.to_batch`.
+        NoImageError, RangeError: see :func:`puretransforms.data.images.to_batch`.
     """
 
     needs_fit: ClassVar[bool] = False

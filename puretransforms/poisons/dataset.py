@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset
 
+from ..data.images import round_to_uint8
 from ..errors import LabelError, NoImageError
 from ..functional.shapes import Bool, Tensor
-from ..images import round_to_uint8
-from .backdoor import Backdoor
+from .backdoor.base import Backdoor
 from .base import Poison, open_images
 from .batch import poison_images
 from .export import blocks, export_image_folder

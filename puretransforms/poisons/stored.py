@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from ..data.images import round_to_uint8
 from ..errors import LabelError, ManifestMismatchError, NotFittedError, SurrogateError
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Int, Tensor, UInt8
-from ..images import round_to_uint8
 from .base import Poison, _integers, open_images
 from .surrogate import check_surrogate
 from .table import levels_of, read_poison, write_poison

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..cleaning.codec import decode
-from ..data.huggingface import is_hugging_face
-from ..data.open import open_source
-from ..data.source import Entry, Source
+from ..data.codec import decode
+from ..data.images import round_to_uint8, to_batch
+from ..data.open_source import open_source
+from ..data.sources.base import Entry, Source
+from ..data.sources.huggingface import is_hugging_face
 from ..errors import CorruptImageError, LabelError, NoImageError
 from ..functional.shapes import Tensor, UInt8
-from ..images import round_to_uint8, to_batch
 
 _AHEAD = 256  # files decoded together
 

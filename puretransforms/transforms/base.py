@@ -12,12 +12,12 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision.transforms import v2
 
+from ..data.images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
 from ..errors import NoImageError, UntouchedImageWarning
 from ..functional.devices import check_not_forked_cuda
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Tensor
-from ..images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
-from .pretrained import Pretrained
+from ..hub.pretrained import Pretrained
 
 _CACHED_PIXELS = 1 << 17
 

@@ -12,10 +12,10 @@ import torch
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import functional as F
 
+from ..data.images import round_to_uint8
 from ..errors import NoImageError
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
-from ..images import round_to_uint8
 from .base import PureTransform
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
+from ..data.images import round_to_uint8, truncate_to_uint8
 from ..functional.coin import BOUNDARIES, interpolate_levels_randomly, interpolate_randomly
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
-from ..images import round_to_uint8, truncate_to_uint8
 from .base import PureTransform
 
 _QUANTIZE = {"round": round_to_uint8, "trunc": truncate_to_uint8}

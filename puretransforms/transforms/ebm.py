@@ -7,12 +7,12 @@ from typing import Any
 import PIL.Image
 import torch
 
+from ..data.images import to_unit, unwrap
 from ..errors import NoImageError, WeightsMismatchError
-from ..functional.compiled import CompiledChain
 from ..functional.langevin import langevin_chain
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
-from ..images import to_unit, unwrap
+from ..models.compiled_chain import CompiledChain
 from ..models.energy import PUREGEN_LAYERS, EnergyNet, FoldedEnergyNet, frozen
 from .base import PureTransform
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten
 
+from ..data.images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
 from ..errors import LabelError, NoImageError
 from ..functional.shapes import Int, Tensor
-from ..images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
 
 LABEL_KEYS = ("label", "labels", "target", "targets")
 

@@ -8,11 +8,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ..data.images import round_to_uint8, to_unit, unwrap
 from ..errors import LabelError, NotFittedError
 from ..functional.devices import check_not_forked_cuda
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Int, Tensor
-from ..images import round_to_uint8, to_unit, unwrap
 from ..models.dvae import DVAE, RateVAE, frozen
 from ..train.checkpoint import identity, load_checkpoint, save_checkpoint
 from ..train.dvae import fit_dvae

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from puretransforms.cli import app
+from puretransforms.cli.main import app
 from puretransforms.hub.registry import list_weights
 
 TOKEN = "hf_loopback"

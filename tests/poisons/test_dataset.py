@@ -8,10 +8,10 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
 from puretransforms.errors import LabelError, ManifestMismatchError, NoImageError, SourceError
+from puretransforms.poisons.availability.convolution import CUDA
+from puretransforms.poisons.availability.noise import ClasswiseNoise
 from puretransforms.poisons.base import Poison
-from puretransforms.poisons.convolution import CUDA
 from puretransforms.poisons.dataset import PoisonedDataset
-from puretransforms.poisons.noise import ClasswiseNoise
 from puretransforms.poisons.record import load_poison_record
 
 CLASSES = ["ant", "bee", "cow"]

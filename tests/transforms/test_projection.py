@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from puretransforms.errors import LabelError, NoImageError, NotFittedError
-from puretransforms.poisons.noise import ClasswiseNoise
+from puretransforms.poisons.availability.noise import ClasswiseNoise
 from puretransforms.transforms.projection import OrthogonalProjection
 
 

@@ -1,0 +1,146 @@
+"""REM: robust error-minimising noise (Fu et al., ICLR 2022, arXiv 2203.14533), which outlives adversarial training.
+
+``min_theta min_{||delta|| <= rho_u} E_t max_{||sigma|| <= rho_a} CE(f_theta(t(x + delta) + sigma), y)`` with random
+views ``t``. The noise goes towards lower loss at the worst ``sigma`` of each view; the network learns from them.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from ...errors import HardwareError
+from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...functional.shift import random_shift_flip
+from ..pgd import PGD, Loss, View, loss_towards
+from ..stored import StoredPoison
+from ..surrogate import endless_batches, frozen, logits_of, new_surrogate
+
+
+class REM(StoredPoison):
+    """An error-minimising noise image for each image, sought behind random views and adversarial steps.
+
+    In every one of ``train_steps`` steps one batch gets new noise from a random start (``pgd_steps`` sign steps along
+    the mean gradient of ``views`` views, each at its own worst point of ``inner_steps`` steps, which is held constant),
+    and the network learns from a worst point of the noisy batch. At the end the noise of all images is made anew by the
+    final network.
+
+    Cost: ``train_steps * pgd_steps * views * (inner_steps + 1)`` passes over a batch, 2.75 million with these defaults,
+    which are the authors': hours on a GPU, months on a CPU, where :meth:`fit` refuses. The work is done where the
+    images are: ``REM().fit(images.cuda(), labels.cuda())``. A ``surrogate`` given to ``fit`` is trained further: pass
+    an untrained one. The views are sub-pixel shifts and mirror images (the authors crop and flip).
+
+    Args:
+        epsilon, step, pgd_steps: ball, step and number of steps of the noise, in pixel units.
+        inner_epsilon, inner_step, inner_steps: the same of ``sigma``.
+        views, max_shift: of each step of the noise; in pixels.
+        train_steps: of the network: SGD, 0.1 divided by ten after two and four fifths, momentum 0.9, decay 5e-4.
+        width: of the library's ResNet-18 (64 in the paper).
+        batch_size: of everything.
+        on_cpu: let it run on a CPU, for toys and tests.
+        num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`.
+    """
+
+    def __init__(
+        self,
+        *,
+        epsilon: float = 8 / 255,
+        step: float = 1.6 / 255,
+        pgd_steps: int = 10,
+        inner_epsilon: float = 4 / 255,
+        inner_step: float = 0.8 / 255,
+        inner_steps: int = 10,
+        views: int = 5,
+        max_shift: float = 4.0,
+        train_steps: int = 5000,
+        width: int = 64,
+        batch_size: int = 128,
+        on_cpu: bool = False,
+        num_classes: int = 10,
+        seed: int = 0,
+        quantize: str | None = "round",
+    ) -> None:
+        super().__init__(epsilon=epsilon, num_classes=num_classes, seed=seed, quantize=quantize)
+        if min(pgd_steps, views, train_steps, batch_size) < 1 or inner_steps < 0:
+            raise ValueError(
+                "expected pgd_steps, views, train_steps and batch_size of at least 1, inner_steps of at least 0, got "
+                f"{pgd_steps}, {views}, {train_steps}, {batch_size} and {inner_steps}."
+            )
+        self.step = step
+        self.pgd_steps = pgd_steps
+        self.inner_epsilon = inner_epsilon
+        self.inner_step = inner_step
+        self.inner_steps = inner_steps
+        self.views = views
+        self.max_shift = max_shift
+        self.train_steps = train_steps
+        self.width = width
+        self.batch_size = batch_size
+        self.on_cpu = on_cpu
+
+    def fit(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        index: Tensor | None = None,
+        surrogate: nn.Module | Sequence[nn.Module] | None = None,
+    ) -> "REM":
+        """As :meth:`StoredPoison.fit`; raises HardwareError for images on a CPU, unless ``on_cpu``."""
+        if not self.on_cpu and getattr(images, "device", torch.device("cpu")).type == "cpu":
+            passes = self.train_steps * self.pgd_steps * self.views * (self.inner_steps + 1)
+            raise HardwareError(
+                f"expected images on a GPU for REM, got them on a CPU, where its {passes:,} passes over a batch take "
+                "months: call fit(images.cuda(), labels.cuda()) on a machine that has one, or REM(on_cpu=True, ...) "
+                "with a toy's settings; EMSamplewise is the poison of this kind for a CPU."
+            )
+        return super().fit(images, labels, index, surrogate)
+
+    def craft(
+        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: nn.Module | None
+    ) -> Float[Tensor, "n c h w"]:
+        if surrogate is None:
+            surrogate = new_surrogate(self.num_classes, self.width, self.seed, images.shape[1]).to(images.device)
+        generator = torch.Generator().manual_seed(self.seed)
+        optimizer = torch.optim.SGD(surrogate.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+        drops = torch.optim.lr_scheduler.MultiStepLR(optimizer, [self.train_steps * part // 5 for part in (2, 4)])
+        with torch.enable_grad():
+            for rows in islice(endless_batches(len(images), self.batch_size, generator), self.train_steps):
+                x, y = images[rows].float() / 255, labels[rows]
+                with frozen(surrogate):
+                    view = self._view(generator)
+                    worn = view(x + self._noise(surrogate, x, y, generator))
+                    worst = worn + self._inner().run(worn, [loss_towards(surrogate, y)])
+                surrogate.train()
+                loss = cross_entropy(logits_of(surrogate, worst), y)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                drops.step()
+        with frozen(surrogate):
+            parts = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+            return torch.cat([self._noise(surrogate, x.float() / 255, y, generator) for x, y in parts])
+
+    def _noise(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+        walk = PGD(self.epsilon, self.step, self.pgd_steps)
+        uniform = torch.rand(x.shape, generator=generator).to(x) * 2 - 1
+        losses = [robust_loss(model, y, self._view(generator), self._inner()) for _ in range(self.views)]
+        return walk.run(x, losses, uniform * self.epsilon)
+
+    def _inner(self) -> PGD:
+        return PGD(self.inner_epsilon, self.inner_step, self.inner_steps, ascend=True)
+
+    def _view(self, generator: torch.Generator) -> View:
+        return (lambda x: random_shift_flip(x, generator, self.max_shift)) if self.max_shift else (lambda x: x)
+
+
+def robust_loss(model: nn.Module, labels: Int[Tensor, " b"], view: View, inner: PGD) -> Loss:
+    """Cross-entropy at the worst point of the view: ``sigma`` is sought anew at each call, and then held constant."""
+
+    def loss(x: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+        seen = view(x)
+        sigma = inner.run(seen.detach(), [loss_towards(model, labels)])
+        return cross_entropy(logits_of(model, seen + sigma), labels, reduction="none")
+
+    return loss
