@@ -20,7 +20,8 @@ import torch
 from torch.nn.functional import pad
 
 from puretransforms.benchmark.folder import load_image_folder
-from puretransforms.data.digits import LabelledImages, load_digits
+from puretransforms.data.digits import load_digits
+from puretransforms.data.samples import LabelledImages
 from puretransforms.poisons import (
     AR,
     BPP,

@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 
 from puretransforms.benchmark.attacks import CLEAN, find_attack
 from puretransforms.benchmark.sources import load_data, part_of
-from puretransforms.data.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.models.dvae import DVAE
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.rate import SCHEDULES, FitRecord, fit_stage

@@ -91,3 +91,7 @@ class HardwareError(PureTransformsError, RuntimeError):
 
 class BenchmarkError(PureTransformsError, ValueError):
     """A benchmark was asked for by a name that it does not know, or in words that say no grid."""
+
+
+class RegistryError(PureTransformsError, ValueError):
+    """A purifier or poison was asked for by a name, or with options, that nothing answers to."""

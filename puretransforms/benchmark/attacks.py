@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from ..data.digits import LabelledImages
+from ..data.samples import LabelledImages
 from ..errors import BenchmarkError, LabelError
 from ..functional.shapes import Bool, Int, Tensor, UInt8
 from ..poisons.availability.autoregressive import AR

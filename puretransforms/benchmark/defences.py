@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
 from ..auto import AutoPurify
-from ..data.digits import LabelledImages
+from ..data.samples import LabelledImages
 from ..errors import BenchmarkError
 from ..train.classifier import Adapt
 from ..transforms.base import PureTransform

@@ -13,7 +13,8 @@ from rich.progress import track
 from rich.table import Table
 
 from ..cleaning.clean import clean
-from ..data.digits import LabelledImages, load_digits
+from ..data.digits import load_digits
+from ..data.samples import LabelledImages
 from ..errors import SourceError
 from ..poisons.availability.convolution import CUDA
 from ..poisons.dataset import PoisonedDataset

@@ -8,7 +8,7 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
-from ..data.digits import LabelledImages
+from ..data.samples import LabelledImages
 from ..errors import SourceError
 from ..functional.shapes import Tensor, UInt8
 

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 
 from torch import nn
 
-from ..data.digits import LabelledImages
+from ..data.samples import LabelledImages
 from ..train.classifier import Adapt, Transform, evaluate
 from ..train.settings import ClassifierSetting
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.digits import LabelledImages
+from ..data.samples import LabelledImages
 from ..train.classifier import predict
 from ..train.settings import ClassifierSetting
 from .attacks import Attacked, find_attack

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.digits import LabelledImages, load_digits
+from ..data.digits import load_digits
+from ..data.samples import LabelledImages
 from ..errors import SourceError
 from .folder import load_image_folder
 

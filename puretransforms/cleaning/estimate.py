@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from ..data.codec import Decoded, decode, encode
-from ..data.sources.base import Entry, Source
+from ..data.sources.base import Entry, Source, read_image
 from ..errors import CorruptImageError
 from ..storage.remote import is_remote
 from .purifier import Purifier
-from .steps import purify_batch, read_image
+from .steps import purify_batch
 
 _SAMPLE = 64
 _SAMPLE_PIXELS = 1 << 24

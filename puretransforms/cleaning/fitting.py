@@ -16,13 +16,12 @@ import torch
 from tqdm import tqdm
 
 from ..data.codec import decode
-from ..data.sources.base import Source
+from ..data.sources.base import Source, read_image
 from ..errors import CorruptImageError, LabelError, ManifestMismatchError, SourceError
 from ..functional.shapes import Tensor, UInt8
 from ..storage.remote import is_remote
 from .manifest import digest_of
 from .purifier import Purifier
-from .steps import read_image
 
 _PLAN, _CHECKPOINT = "fit.json", "fit.safetensors"
 

@@ -2,37 +2,13 @@
 
 import torch
 from torch.nn.functional import interpolate
-from torch.utils.data import Dataset
 
 from ..errors import MissingExtraError
-from ..functional.shapes import Int, Tensor, UInt8
 from .images import round_to_uint8
+from .samples import LabelledImages
 
 TRAIN_SIZE = 1297  # of 1797; the other 500 are for testing
 GRAIN = 0.1
-
-
-class LabelledImages(Dataset):
-    """Images and labels held in memory; sample ``i`` is ``(uint8 [C, H, W], int)``.
-
-    Args:
-        images: uint8 ``[N, C, H, W]``.
-        targets: int64 ``[N]``.
-        classes: names of the classes in label order, if known.
-    """
-
-    def __init__(
-        self, images: UInt8[Tensor, "n c h w"], targets: Int[Tensor, " n"], classes: list[str] | None = None
-    ) -> None:
-        self.images = images
-        self.targets = targets
-        self.classes = classes
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.targets[index])
 
 
 def load_digits(seed: int = 0) -> tuple[LabelledImages, LabelledImages]:

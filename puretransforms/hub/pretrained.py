@@ -15,6 +15,7 @@ from huggingface_hub import CommitInfo, ModelCard, PyTorchModelHubMixin
 from torch import nn
 
 from ..errors import WeightsMismatchError
+from ..registry import refuse_unknown
 from .card import model_card
 from .files import CARD, CONFIG, WEIGHTS, LoadedWeights, write
 from .load import load
@@ -27,7 +28,10 @@ _REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, 
 class Pretrained(PyTorchModelHubMixin):
     """Mixin of :class:`~puretransforms.transforms.base.PureTransform`."""
 
+    _trained = False  # is the state one that was loaded or fitted?
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        refuse_unknown(cls, kwargs)
         instance = super().__new__(cls, *args, **kwargs)
         positional = list(inspect.signature(cls.__init__).parameters)[1:]
         instance.__dict__["_given"] = dict(zip(positional, args, strict=False)) | kwargs
@@ -40,8 +44,15 @@ class Pretrained(PyTorchModelHubMixin):
         """
         if "weights" not in _arguments(type(self)):
             raise TypeError(f"{type(self).__name__} must take weights= and hand it up, for it has to be built without.")
-        given = {name: value for name, value in self.__dict__.pop("_given").items() if name != "weights"}
+        given = {
+            name: value
+            for name, value in self.__dict__.pop("_given").items()
+            if name != "weights" and value is not None
+        }
         self.__dict__ |= type(self).from_pretrained(weights, **given).__dict__
+
+    def _check_size(self, height: int, width: int) -> None:
+        """Warn where images are far from the sizes that the weights are for."""
 
     @classmethod
     def from_pretrained(
@@ -126,6 +137,7 @@ class Pretrained(PyTorchModelHubMixin):
             for name, tensor in model.state_dict(keep_vars=True).items():
                 tensor.data = tensor.data.to(state[name].dtype)
             _load_strictly(model, state, loaded.origin)
+        model._trained = True
         return model.eval()
 
     def _config(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from puretransforms.benchmark.attacks import ATTACKS, drawn_setup, find_attack
-from puretransforms.data.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.errors import BenchmarkError, HardwareError, LabelError
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.availability.ops import OPS

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from puretransforms.benchmark.folder import load_image_folder
-from puretransforms.data.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.dataset import PoisonedDataset

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from puretransforms.auto import AutoPurify
 from puretransforms.benchmark.defences import DEFENCES, Defence, adversarial, find_defence, mixing
-from puretransforms.data.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.errors import BenchmarkError, PureTransformsError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.transforms.base import PureTransform

@@ -11,7 +11,7 @@ from puretransforms.benchmark.attacks import ATTACKS
 from puretransforms.benchmark.cases import Case
 from puretransforms.benchmark.defences import DEFENCES, Defence
 from puretransforms.benchmark.run import Bench
-from puretransforms.data.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.functional.augment import random_crop_flip
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.train.classifier import evaluate, predict

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from puretransforms.data.digits import LabelledImages, load_digits
+from puretransforms.data.digits import load_digits
+from puretransforms.data.samples import LabelledImages
 from puretransforms.errors import MissingExtraError
 
 sklearn_datasets = pytest.importorskip("sklearn.datasets")

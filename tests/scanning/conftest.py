@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from puretransforms.data.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.data.images import round_to_uint8
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from puretransforms.data.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.poisons import CUDA, OPS, BadNets, ClasswiseNoise
 from puretransforms.poisons.dataset import PoisonedDataset
 from puretransforms.scanning.scan import scan

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from puretransforms.data.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.functional.detect.ranking import higher_than_rest
 from puretransforms.scanning.detectors.energy import energy
 from puretransforms.scanning.detectors.predictable import PREDICTED, WHOLE, class_pattern

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from io import IOBase
 from typing import ClassVar, Literal
 
-from ...errors import SourceError
+from PIL import Image
+
+from ...errors import CorruptImageError, SourceError
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".avif"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 
+_FILE_BYTES_PER_PIXEL = 8  # no image file needs more (16-bit RGBA, stored plainly)
 Kind = Literal["image", "other", "skipped"]
 
 
@@ -82,6 +85,17 @@ class Source:
         """The bytes of ``entry`` as a stream, for what may be large."""
         return io.BytesIO(self.read(entry))
 
+    def class_to_idx(self) -> dict[str, int]:
+        """The number of each class name among the images: the source's own numbers where it has any.
+
+        Names that are numbers themselves (``"7"``, ``"10"``) count as those; other names are numbered in alphabetical
+        order, as ``ImageFolder`` does. Images without a class have the name ``""``.
+        """
+        names = sorted({entry.label for entry in self.entries if entry.kind == "image"})
+        if names and all(name.isdecimal() for name in names) and not self.folders:
+            return {name: int(name) for name in names}
+        return {name: number for number, name in enumerate(names)}
+
     def starts(self, unit_size: int) -> list[int]:
         """The places in ``entries`` where units begin."""
         return list(range(0, len(self.entries), unit_size))
@@ -109,3 +123,13 @@ def require_images(entries: Iterable[Entry], where: str) -> None:
         f"folder that holds the class folders ({', '.join(sorted(IMAGE_SUFFIXES))}), or name tar shards by a pattern "
         "such as 'shards/{000..099}.tar'."
     )
+
+
+def read_image(source: Source, entry: Entry) -> bytes:
+    """The bytes of an image file; refuses with :class:`CorruptImageError` what is larger than any image allowed."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and entry.size > limit * _FILE_BYTES_PER_PIXEL:
+        raise CorruptImageError(
+            f"an image file of {entry.size} bytes, more than {_FILE_BYTES_PER_PIXEL} per allowed pixel"
+        )
+    return source.read(entry)

@@ -73,6 +73,11 @@ class HuggingFaceDataset(Source):
                 yield _entry(row, image, name)
                 row += 1
 
+    def class_to_idx(self) -> dict[str, int]:
+        """The numbers of the ``ClassLabel``; of a plain integer column its values."""
+        names = getattr(self.features.get(self.label_key), "names", None)
+        return {name: number for number, name in enumerate(names)} if names else super().class_to_idx()
+
     def read(self, entry: Entry) -> bytes:
         """The stored bytes, or the file that the row names."""
         if entry.kind != "image":

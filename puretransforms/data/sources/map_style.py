@@ -69,6 +69,12 @@ class ImageDataset(Source):
             suffix, size = os.path.splitext(self.files[i])[1], os.path.getsize(self.files[i])  # noqa: PTH122, PTH202
         return Entry(f"{folder}{i:08d}{suffix}", "image", size, "", label, (i,))
 
+    def class_to_idx(self) -> dict[str, int]:
+        """The targets of the dataset, by the name of their class (or by the target written out)."""
+        if self.classes:
+            return {name: number for number, name in enumerate(self.classes)}
+        return {str(target): target for target in sorted(set(self.targets))} or {"": 0}
+
     def read(self, entry: Entry) -> bytes:
         """The file, or the image in a lossless file."""
         i = entry.where[0]
