@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def write_json(result: dict[str, Any], path: Path | None) -> None:
     """Print ``result``; with a ``path``, write it there too, with the circumstances of the measurement."""
@@ -20,3 +22,11 @@ def write_json(result: dict[str, Any], path: Path | None) -> None:
             "hardware": f"{len(os.sched_getaffinity(0))} CPU cores, {platform.machine()}, no GPU used",
         }
         path.write_text(json.dumps(about | result, indent=1) + "\n")
+
+
+def cpu_name() -> str:
+    """As the system calls it, with the widest vectors that it has."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"

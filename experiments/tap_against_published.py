@@ -71,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cifar10", type=Path, required=True, help="x_train, y_train, x_test, y_test")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, help="the first so many; default: all")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--surrogate-images", type=int, default=15_000)
     parser.add_argument("--seeds", type=int, default=1)
@@ -78,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     x, y, x_test, y_test = load(options.lossless, "x_train", "y_train", "x_test", "y_test")
     (published,) = load(options.published, "x")
+    x, y, published = x[: options.images], y[: options.images], published[: options.images]
     full = load(options.cifar10, "x_train", "y_train", "x_test", "y_test")
     surrogate = surrogate_for(options.work, *(data[: options.surrogate_images] for data in full[:2]))
 

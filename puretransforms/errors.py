@@ -86,7 +86,7 @@ class SurrogateError(PureTransformsError, TypeError):
 
 
 class HardwareError(PureTransformsError, RuntimeError):
-    """Work was asked of a CPU that takes days there."""
+    """Work was asked of a CPU that takes days there, or of a GPU that is not there."""
 
 
 class BenchmarkError(PureTransformsError, ValueError):

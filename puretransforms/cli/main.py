@@ -183,21 +183,30 @@ def poison(
     out: Annotated[Path, typer.Argument(help="New folder for the poisoned images (PNG) and poison.json.")],
     name: Annotated[str, typer.Option("--with", help=f"One of {', '.join(POISONS)}.")],
     options: Options = None,
-    rate: Annotated[float, typer.Option(help="Share of the images to poison.")] = 1.0,
+    rate: Annotated[
+        float | None, typer.Option(help="Share of the images to poison; default: that of the poison.")
+    ] = None,
     seed: int = 0,
     workers: int = 2,
+    device: Annotated[str | None, typer.Option(help="To craft on: cpu, cuda, cuda:1, ...; default: cpu.")] = None,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar while a poison is crafted.")] = True,
 ) -> None:
     """Poison a folder of images, for tests and benchmarks: lossless files, labels and mask recorded."""
     from torchvision.datasets import ImageFolder
 
     from ..poisons.dataset import PoisonedDataset
+    from ..poisons.export import check_target
 
     def run() -> Path:
         dataset = ImageFolder(str(source))
         chosen = _build(name, POISONS, options, num_classes=len(dataset.classes), seed=seed)
-        return PoisonedDataset(dataset, chosen, rate=rate, seed=seed).export(out, workers=workers)
+        check_target(dataset, out)  # before what may take hours
+        poisoned = PoisonedDataset(dataset, chosen, rate=rate, seed=seed, device=device, progress=progress)
+        return poisoned.export(out, workers=workers)
 
-    Console().print(f"poisoned images and poison.json in {_reported(run)}")
+    Console().print(
+        f"poisoned images and poison.json in {_reported(run, OSError, RuntimeError, TypeError, ValueError)}"
+    )
 
 
 @app.command()
@@ -263,12 +272,17 @@ def _build(name: str, table: Mapping[str, type], options: list[str] | None, **pr
         raise typer.BadParameter(f"{error} ({name} takes {', '.join(known)})", param_hint="--set") from error
 
 
-def _reported(work: Callable[[], Any]) -> Any:
-    """Run ``work``; an error of this library becomes one line and exit status 1, anything else keeps its traceback."""
+def _reported(work: Callable[[], Any], *also: type[Exception]) -> Any:
+    """Run ``work``; an error of this library, or of the kinds ``also``, becomes one line and exit status 1.
+
+    Anything else keeps its traceback.
+    """
     try:
         return work()
-    except PureTransformsError as error:
-        screen.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+    except (PureTransformsError, *also) as error:
+        known = isinstance(error, PureTransformsError)
+        text = str(error) if known else next(iter(str(error).splitlines()), type(error).__name__)
+        screen.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 

@@ -13,6 +13,7 @@ from ..errors import LabelError, NoImageError
 from ..functional.perturbation import QUANTIZE, settle
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Bool, Float, Int, Tensor
+from .progress import OnProgress
 
 
 class Poison(v2.Transform):
@@ -45,6 +46,7 @@ class Poison(v2.Transform):
     fits_in_parts: ClassVar[bool] = True  # by partial_fit; otherwise fit needs the whole data set at once
     epsilon: float | None = None
     norm: str | None = None
+    default_rate: ClassVar[float] = 1.0  # share of a data set to poison where nothing else is said
     covers: "Poison | None" = None  # what a data set also gives to clean-labelled decoys (WaNet's noise mode)
     cover_ratio: float = 0.0  # decoys for each poisoned sample
     _chunk: ClassVar[int] = 1 << 18  # pixel values worked on at a time: they stay in the cache
@@ -77,8 +79,12 @@ class Poison(v2.Transform):
         """Forget what was fitted."""
         return self
 
-    def fit(self, images: Tensor, labels: Tensor) -> "Poison":
-        """Learn from the whole clean data set (``[N, C, H, W]``, ``[N]``)."""
+    def fit(self, images: Tensor, labels: Tensor, *, on_progress: OnProgress | None = None) -> "Poison":
+        """Learn from the whole clean data set (``[N, C, H, W]``, ``[N]``).
+
+        ``on_progress`` is called as the work goes on with :class:`~puretransforms.poisons.progress.CraftRecord`; a fit
+        of one pass over the data says nothing.
+        """
         return self.reset().partial_fit(images, labels)
 
     @property

@@ -75,11 +75,41 @@ def test_a_dry_run_writes_nothing(source, tmp_path):
         (("clean", "{s}/nowhere", "{o}", "--with", "coin"), "no such folder"),
         (("clean", "{s}", "{s}/out", "--with", "coin"), "source"),
         (("poison", "{s}", "{o}", "--with", "cuda", "--set", "kernel_size=2"), "kernel_size"),
+        (("poison", "{s}", "{o}", "--with", "sig", "--rate", "0.9"), "lower the rate"),
+        (("poison", "{s}", "{o}", "--with", "cuda", "--rate", "2"), "rate from 0 to 1"),
+        (("poison", "{s}/nowhere", "{o}", "--with", "cuda"), "nowhere"),
+        (("poison", "{s}", "{s}", "--with", "em_samplewise"), "new or empty"),
+        (("poison", "{s}", "{o}", "--with", "rem"), "on a GPU for REM"),
+        (("poison", "{s}", "{o}", "--with", "tap", "--set", "epochs=1", "--device", "abacus"), "abacus"),
     ],
 )
 def test_refusals_are_one_line_with_the_fix(source, tmp_path, words, hint):
     result = run(*(word.format(s=source, o=tmp_path / "out") for word in words))
     assert result.exit_code in (1, 2) and hint in result.stderr and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", ["badnets", "blend", "bpp", "sig", "wanet", "cuda"])
+def test_every_poison_runs_at_its_own_rate(source, tmp_path, name):
+    result = run("poison", source, tmp_path / "out", "--with", name)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "poison.json").read_text())
+    assert record["rate"] == POISONS[name].default_rate
+    assert sum(row["poisoned"] for row in record["files"].values()) == (6 if name == "cuda" else 1)
+
+
+def test_a_corrupt_image_is_one_line(source, tmp_path):
+    (source / "a" / "1.png").write_bytes(b"no picture")
+    result = run("poison", source, tmp_path / "out", "--with", "ops")
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit) and "1.png" in result.stderr
+
+
+def test_crafting_shows_a_bar_unless_told_not_to(source, tmp_path):
+    words = ("poison", source, "--with", "tap")
+    toy = [word for option in ("width=8", "epochs=1", "steps=2", "restarts=1") for word in ("--set", option)]
+    shown = run(*words, tmp_path / "a", *toy)
+    hidden = run(*words, tmp_path / "b", *toy, "--no-progress")
+    assert shown.exit_code == hidden.exit_code == 0, shown.output
+    assert "surrogate: 100%" in shown.stderr and "perturbation: 100%" in shown.stderr and hidden.stderr == ""
 
 
 def test_every_name_builds():

@@ -12,11 +12,14 @@ from torch.nn.functional import cross_entropy
 
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ..pgd import PGD, loss_towards
+from ..progress import Progress
 from ..stored import StoredPoison
 from ..surrogate import endless_batches, frozen, logits_of, new_surrogate
 
 APBENCH = {"pgd_steps": 5, "step": 8 / 255 / 5}
 """Arguments of :class:`EMSamplewise` in the variant of Qin et al. (TMLR 2024): five steps to the ball's face."""
+
+_BATCH = 500  # of a sweep
 
 
 class _EM(StoredPoison):
@@ -55,7 +58,11 @@ class _EM(StoredPoison):
         self.history: list[float] = []  # accuracy of the surrogate on the perturbed images after each round
 
     def craft(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: nn.Module | None
+        self,
+        images: UInt8[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+        surrogate: nn.Module | None,
+        progress: Progress,
     ) -> Float[Tensor, "m c h w"]:
         if surrogate is None:
             surrogate = new_surrogate(self.num_classes, self.width, self.seed, images.shape[1]).to(images.device)
@@ -65,6 +72,8 @@ class _EM(StoredPoison):
         optimizer = torch.optim.SGD(surrogate.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
         batches = endless_batches(len(images), self.batch_size, generator)
         self.history = []
+        sweep = -(-self._swept_count(len(images)) // _BATCH) * self.pgd_steps
+        progress.begin("perturbation", self.max_rounds * (self.train_steps + sweep))
         for _ in range(self.max_rounds):
             surrogate.train()
             for part in islice(batches, self.train_steps):
@@ -73,21 +82,36 @@ class _EM(StoredPoison):
                 loss.backward()
                 nn.utils.clip_grad_norm_(surrogate.parameters(), 5.0)
                 optimizer.step()
+                progress.step()
             with frozen(surrogate), torch.no_grad():
                 swept = self._swept(len(images), generator)
-                delta = self._sweep(surrogate, images, labels, delta, swept)
+                delta = self._sweep(surrogate, images, labels, delta, swept, progress)
                 self.history.append(self._accuracy(surrogate, images, labels, delta, swept))
             if self.history[-1] >= self.stop_accuracy:
                 break
         return self._shown(delta)
 
+    def _swept_count(self, count: int) -> int:
+        """How many of ``count`` images move the noise in each round."""
+        return count
+
     def _swept(self, count: int, generator: torch.Generator) -> Int[Tensor, " m"]:
         """The images that move the noise in this round, and that the surrogate is then judged on."""
         return torch.arange(count)
 
-    def _sweep(self, surrogate: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, swept: Tensor) -> Tensor:
+    def _sweep(
+        self,
+        surrogate: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        delta: Tensor,
+        swept: Tensor,
+        progress: Progress,
+    ) -> Tensor:
         """The noise after one sweep over the images ``swept``."""
-        raise NotImplementedError(f"{type(self).__name__} must define _sweep(surrogate, images, labels, delta, swept).")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define _sweep(surrogate, images, labels, delta, swept, progress)."
+        )
 
     def _shown(self, delta: Tensor) -> Tensor:
         """The part of the noise that images wear: all of it, or what one-sided storage keeps."""
@@ -100,7 +124,7 @@ class _EM(StoredPoison):
     def _accuracy(self, surrogate: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, swept: Tensor) -> float:
         hits = [
             logits_of(surrogate, self._worn(images, labels, delta, part)).argmax(1) == labels[part]
-            for part in swept.split(500)
+            for part in swept.split(_BATCH)
         ]
         return float(torch.cat(hits).double().mean())
 
@@ -163,15 +187,26 @@ class EMClasswise(_EM):
             raise ValueError(f"expected subset as a share of the images in (0, 1], got {subset}.")
         self.subset = subset
 
-    def _swept(self, count: int, generator: torch.Generator) -> Int[Tensor, " m"]:
-        return torch.randperm(count, generator=generator)[: max(1, round(self.subset * count))]
+    def _swept_count(self, count: int) -> int:
+        return max(1, round(self.subset * count))
 
-    def _sweep(self, surrogate: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, swept: Tensor) -> Tensor:
+    def _swept(self, count: int, generator: torch.Generator) -> Int[Tensor, " m"]:
+        return torch.randperm(count, generator=generator)[: self._swept_count(count)]
+
+    def _sweep(
+        self,
+        surrogate: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        delta: Tensor,
+        swept: Tensor,
+        progress: Progress,
+    ) -> Tensor:
         walk = PGD(self.epsilon, self.step, self.pgd_steps, clip=False)
         total, count = torch.zeros_like(delta), delta.new_zeros(len(delta))
-        for part in swept.split(500):
+        for part in swept.split(_BATCH):
             y = labels[part]
-            moved = walk.run(images[part].float() / 255, [loss_towards(surrogate, y)], delta[y])
+            moved = walk.run(images[part].float() / 255, [loss_towards(surrogate, y)], delta[y], progress)
             total.index_add_(0, y, moved)
             count.index_add_(0, y, torch.ones_like(y, dtype=count.dtype))
         mean = total / count.clamp_min(1)[:, None, None, None]
@@ -220,9 +255,17 @@ class EMSamplewise(_EM):
             quantize=quantize,
         )
 
-    def _sweep(self, surrogate: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, swept: Tensor) -> Tensor:
+    def _sweep(
+        self,
+        surrogate: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        delta: Tensor,
+        swept: Tensor,
+        progress: Progress,
+    ) -> Tensor:
         walk = PGD(self.epsilon, self.step, self.pgd_steps)
-        for part in swept.split(500):
+        for part in swept.split(_BATCH):
             x = images[part].float() / 255
-            delta[part] = walk.run(x, [loss_towards(surrogate, labels[part])], delta[part])
+            delta[part] = walk.run(x, [loss_towards(surrogate, labels[part])], delta[part], progress)
         return delta

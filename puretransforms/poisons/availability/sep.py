@@ -12,6 +12,7 @@ from torch import nn
 
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ..pgd import PGD, Loss, loss_towards, shifted
+from ..progress import Progress
 from ..stored import StoredPoison
 from ..surrogate import features_of, frozen, trained_checkpoints
 
@@ -71,21 +72,26 @@ class SEP(StoredPoison):
         self.epochs = epochs
 
     def craft(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: Sequence[nn.Module] | None
+        self,
+        images: UInt8[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+        surrogate: Sequence[nn.Module] | None,
+        progress: Progress,
     ) -> Float[Tensor, "n c h w"]:
         if surrogate is None:
             run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
-            surrogate = trained_checkpoints(images, labels, self.checkpoints, **run)
+            surrogate = trained_checkpoints(images, labels, self.checkpoints, **run, progress=progress)
         walk = PGD(self.epsilon, self.step, self.steps)
         aims = shifted(labels, self.target_shift, self.num_classes)
-        found = []
+        found, parts = [], list(zip(images.split(_BATCH), aims.split(_BATCH), strict=True))
+        progress.begin("perturbation", len(parts) * self.steps)
         with frozen(*surrogate):
             means = [class_means(model, images, labels, self.num_classes) for model in surrogate if self.align_features]
-            for pixels, aim in zip(images.split(_BATCH), aims.split(_BATCH), strict=True):
+            for pixels, aim in parts:
                 losses = [loss_towards(model, aim) for model in surrogate]
                 if means:
                     losses = [_alignment(model, mean[aim]) for model, mean in zip(surrogate, means, strict=True)]
-                found.append(walk.run(pixels.float() / 255, losses))
+                found.append(walk.run(pixels.float() / 255, losses, progress=progress))
         return torch.cat(found)
 
 

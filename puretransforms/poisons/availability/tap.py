@@ -10,6 +10,7 @@ from torch import nn
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ...functional.shift import random_shift_flip
 from ..pgd import PGD, View, loss_towards, shifted
+from ..progress import Progress
 from ..stored import StoredPoison
 from ..surrogate import frozen, trained_surrogate
 
@@ -19,7 +20,7 @@ class TAP(StoredPoison):
 
     The surrogate is trained on the clean data that ``fit`` gets, unless it is given one. Then every image takes
     ``steps`` sign steps through randomly shifted and mirrored views, from ``restarts`` random starts, and keeps the
-    start of lowest loss on the plain view (the authors choose one start for a whole batch).
+    start of lowest loss on the plain view (the authors keep one start for the whole set, that of the lowest mean loss).
 
     Cost: ``restarts * steps`` passes over the data, forwards and backwards. The authors train a surrogate of width 64
     for 40 epochs.
@@ -29,7 +30,8 @@ class TAP(StoredPoison):
         steps, restarts: of the optimisation; 250 and 8 in the paper.
         target_shift: aim at ``(y + target_shift) mod num_classes``.
         targeted: ``False`` for the variant that raises the loss of the true label instead; the authors find it brittle.
-        max_shift: of the views, in pixels; 0 for the plain image.
+        max_shift: of the views, in pixels; ``None`` for an eighth of the side, as the authors; 0 for the plain
+            image.
         width, epochs: of the library's ResNet-18 surrogate.
         num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`; ``seed`` fixes the surrogate, the
             starts and the views.
@@ -46,7 +48,7 @@ class TAP(StoredPoison):
         restarts: int = 8,
         target_shift: int = 1,
         targeted: bool = True,
-        max_shift: float = 8.0,
+        max_shift: float | None = None,
         width: int = 16,
         epochs: int = 10,
         num_classes: int = 10,
@@ -68,33 +70,44 @@ class TAP(StoredPoison):
         self.epochs = epochs
 
     def craft(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: nn.Module | None
+        self,
+        images: UInt8[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+        surrogate: nn.Module | None,
+        progress: Progress,
     ) -> Float[Tensor, "n c h w"]:
         if surrogate is None:
-            surrogate = trained_surrogate(
-                images, labels, num_classes=self.num_classes, width=self.width, epochs=self.epochs, seed=self.seed
-            )
+            run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
+            surrogate = trained_surrogate(images, labels, **run, progress=progress)
         walk = PGD(self.epsilon, self.step, self.steps, ascend=not self.targeted)
         generator = torch.Generator().manual_seed(self.seed)
         aims = shifted(labels, self.target_shift, self.num_classes) if self.targeted else labels
         view = self._view(generator)
-        found = []
+        found, parts = [], list(zip(images.split(500), aims.split(500), strict=True))
+        progress.begin("perturbation", len(parts) * self.restarts * self.steps)
         with frozen(surrogate):
-            for x, aim in zip(images.split(500), aims.split(500), strict=True):
-                found.append(self._best(walk, x.float() / 255, surrogate, aim, view, generator))
+            for x, aim in parts:
+                found.append(self._best(walk, x.float() / 255, surrogate, aim, view, generator, progress))
         return torch.cat(found)
 
     def _view(self, generator: torch.Generator) -> View | None:
-        return (lambda x: random_shift_flip(x, generator, self.max_shift)) if self.max_shift else None
+        return (lambda x: random_shift_flip(x, generator, self.max_shift)) if self.max_shift != 0 else None
 
     def _best(
-        self, walk: PGD, x: Tensor, model: nn.Module, aim: Tensor, view: View | None, generator: torch.Generator
+        self,
+        walk: PGD,
+        x: Tensor,
+        model: nn.Module,
+        aim: Tensor,
+        view: View | None,
+        generator: torch.Generator,
+        progress: Progress,
     ) -> Float[Tensor, "b c h w"]:
         plain = loss_towards(model, aim)
         best, lowest = torch.zeros_like(x), x.new_full((len(x),), torch.inf)
         for _ in range(self.restarts):
             start = walk.random_start(x, generator) if self.random_start else None
-            delta = walk.run(x, [loss_towards(model, aim, view)], start)
+            delta = walk.run(x, [loss_towards(model, aim, view)], start, progress)
             with torch.no_grad():
                 loss = plain(x + delta) * (-1 if walk.ascend else 1)
             best = torch.where((loss < lowest)[:, None, None, None], delta, best)

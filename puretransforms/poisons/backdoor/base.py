@@ -24,6 +24,7 @@ class Backdoor(Poison):
     """
 
     clean_label: ClassVar[bool] = False
+    default_rate: ClassVar[float] = 0.1
 
     def __init__(
         self,

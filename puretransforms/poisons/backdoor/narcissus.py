@@ -12,10 +12,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ...errors import LabelError
+from ...functional.augment import random_crop_flip
 from ...functional.perturbation import settle
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ..base import open_images
 from ..pgd import PGD
+from ..progress import Progress
 from ..stored import StoredPoison
 from ..surrogate import check_surrogate, endless_batches, frozen, logits_of, trained_surrogate
 from .base import Backdoor
@@ -29,12 +31,18 @@ class Narcissus(StoredPoison, Backdoor):
     to ``fit``; a copy of it first sees the target class alone for ``warmup`` epochs (RAdam, 0.1). Without a surrogate
     one is trained on the data that ``fit`` gets, which is more than that attacker knows.
 
+    Images are cropped and mirrored as in training, and the trigger, which no crop moves, is added afterwards. While the
+    trigger is sought the surrogate is in evaluation mode. The authors leave theirs in training mode, where batch
+    normalisation takes its statistics from a batch that wears the trigger, and so hides part of it from the network; at
+    test time the trigger meets stored statistics, and one that was sought against these is much the stronger.
+
     Cost: ``rounds`` passes over the images of the target class, forwards and backwards.
 
     Args:
         epsilon: L-infinity bound in training, in pixel units: 16/255, or 8/255 in later comparisons.
         magnify: how many times larger the trigger is at test time; with 1 the published success is not reached.
         lr, rounds, batch_size: of RAdam on the trigger, in pixel units (0.01 in images of ``[-1, 1]``).
+        padding: zeros on each side of the image that a crop may reach into, in pixels; 0 for plain images.
         logit: the output of a given surrogate that means the target class; ``target`` if not given.
         warmup: epochs, for a given surrogate.
         width, epochs: of the library's ResNet-18 surrogate.
@@ -43,6 +51,7 @@ class Narcissus(StoredPoison, Backdoor):
 
     clean_label = True
     classwise = True
+    default_rate = 0.01
 
     def __init__(
         self,
@@ -52,6 +61,7 @@ class Narcissus(StoredPoison, Backdoor):
         lr: float = 0.005,
         rounds: int = 1000,
         batch_size: int = 350,
+        padding: int = 4,
         logit: int | None = None,
         warmup: int = 5,
         width: int = 16,
@@ -71,6 +81,7 @@ class Narcissus(StoredPoison, Backdoor):
         self.lr = lr
         self.rounds = rounds
         self.batch_size = batch_size
+        self.padding = padding
         self.logit = logit
         self.warmup = warmup
         self.width = width
@@ -93,7 +104,11 @@ class Narcissus(StoredPoison, Backdoor):
         return check_surrogate(network, image, max(classes, self.logit + 1))
 
     def craft(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: nn.Module | None
+        self,
+        images: UInt8[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"],
+        surrogate: nn.Module | None,
+        progress: Progress,
     ) -> Float[Tensor, "k c h w"]:
         chosen = images[labels == self.target]
         if not len(chosen):
@@ -101,13 +116,14 @@ class Narcissus(StoredPoison, Backdoor):
         generator = torch.Generator().manual_seed(self.seed)
         if surrogate is None:
             run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
-            surrogate, logit = trained_surrogate(images, labels, **run), self.target
+            surrogate, logit = trained_surrogate(images, labels, **run, progress=progress), self.target
         else:
             logit = self.target if self.logit is None else self.logit
-            surrogate = self._warmed(deepcopy(surrogate), chosen, logit, generator)
+            surrogate = self._warmed(deepcopy(surrogate), chosen, logit, generator, progress)
         ball = PGD(self.epsilon, self.lr, self.rounds, clip=False)
         delta = torch.zeros_like(chosen[:1], dtype=torch.float32).requires_grad_(True)
         radam = torch.optim.RAdam([delta], self.lr)
+        progress.begin("perturbation", self.rounds * -(-len(chosen) // self.batch_size))
         with frozen(surrogate), torch.enable_grad():
             for _ in range(self.rounds):
                 for x, y in self._epoch(chosen, logit, generator):
@@ -115,25 +131,33 @@ class Narcissus(StoredPoison, Backdoor):
                     delta.grad = torch.autograd.grad(loss, delta)[0]
                     radam.step()
                     delta.data = ball.project(x[:1], delta.data)
+                    progress.step()
         table = delta.new_zeros(self.num_classes, *chosen.shape[1:])
         table[self.target] = delta.detach()[0]
         return table
 
-    def _warmed(self, model: nn.Module, chosen: Tensor, logit: int, generator: torch.Generator) -> nn.Module:
+    def _warmed(
+        self, model: nn.Module, chosen: Tensor, logit: int, generator: torch.Generator, progress: Progress
+    ) -> nn.Module:
         """``model`` trained on the target class alone."""
         model.train().requires_grad_(True)
         radam = torch.optim.RAdam(model.parameters(), 0.1)
+        progress.begin("surrogate", self.warmup * -(-len(chosen) // self.batch_size))
         with torch.enable_grad():
             for _ in range(self.warmup):
                 for x, y in self._epoch(chosen, logit, generator):
                     radam.zero_grad(set_to_none=True)
                     cross_entropy(logits_of(model, x), y).backward()
                     radam.step()
+                    progress.step()
         return model
 
     def _epoch(self, chosen: Tensor, logit: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-        """All images of the target class in shuffled batches, each ``x, y``."""
+        """All images of the target class in shuffled batches, each ``x, y``, cropped and mirrored."""
         count = -(-len(chosen) // self.batch_size)
         batches = endless_batches(len(chosen), self.batch_size, generator)
         parts = [next(batches).to(chosen.device) for _ in range(count)]
-        return [(chosen[rows].float() / 255, torch.full_like(rows, logit)) for rows in parts]
+        return [(self._view(chosen[rows], generator).float() / 255, torch.full_like(rows, logit)) for rows in parts]
+
+    def _view(self, images: UInt8[Tensor, "b c h w"], generator: torch.Generator) -> UInt8[Tensor, "b c h w"]:
+        return random_crop_flip(images, generator, self.padding) if self.padding else images

@@ -21,6 +21,7 @@ class SIG(Backdoor):
     """
 
     clean_label = True
+    default_rate = 0.05
     norm = "linf"
 
     def __init__(

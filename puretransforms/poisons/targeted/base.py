@@ -9,6 +9,7 @@ from torch import nn
 
 from ...errors import LabelError, ManifestMismatchError, NoImageError
 from ...functional.shapes import Float, Int, Tensor, UInt8
+from ..progress import OnProgress, Progress
 from ..surrogate import check_surrogate, frozen, trained_surrogate
 from ..table import check_size, levels_of, read_table, write_table
 
@@ -100,9 +101,10 @@ class TargetedPoison:
         target: Float[Tensor, "1 c h w"],
         setup: TargetedSetup,
         surrogates: Sequence[nn.Module],
+        progress: Progress,
     ) -> tuple[Float[Tensor, "p c h w"], float]:
         """The perturbation of the bases inside the budget, and the loss reached; the networks come frozen."""
-        raise NotImplementedError(f"{type(self).__name__} must define optimise(bases, target, setup, surrogates).")
+        raise NotImplementedError(f"{type(self).__name__} must define optimise(...).")
 
     def craft(
         self,
@@ -110,6 +112,8 @@ class TargetedPoison:
         labels: Tensor,
         setup: TargetedSetup,
         surrogate: Surrogates | None = None,
+        *,
+        on_progress: OnProgress | None = None,
     ) -> TargetedPerturbation:
         """Alter the base images of ``setup`` in the training set ``images``, ``labels``.
 
@@ -118,23 +122,25 @@ class TargetedPoison:
             setup: target and bases.
             surrogate: one classifier of raw pixels ``[B, C, H, W]`` in ``[0, 1]``, or several; without it
                 the library trains one on the training set.
+            on_progress: called with a :class:`~puretransforms.poisons.progress.CraftRecord` after each gradient step,
+                also while the library's surrogate is trained.
 
         Raises:
             NoImageError: images are not uint8, or the target has another shape.
             LabelError: bases out of range, repeated, or not of the base class; a surrogate with other classes.
         """
         self._check(images, labels, setup)
+        progress = Progress(on_progress)
         if surrogate is None:
-            surrogate = trained_surrogate(
-                images, labels, num_classes=self.num_classes, width=self.width, epochs=self.epochs, seed=self.seed
-            )
+            run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
+            surrogate = trained_surrogate(images, labels, **run, progress=progress)
         surrogates = [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
         target = setup.target[None].to(images.device).float() / 255
         for one in surrogates:
             check_surrogate(one, target, self.num_classes)
         bases = images[setup.base_indices.to(images.device)].float() / 255
         with frozen(*surrogates):
-            delta, loss = self.optimise(bases, target, setup, surrogates)
+            delta, loss = self.optimise(bases, target, setup, surrogates, progress)
         levels = levels_of(self.epsilon)
         stored = delta.mul(255).round().clamp(-levels, levels).to(torch.int8).cpu()
         return TargetedPerturbation(setup.base_indices.cpu(), stored, self.epsilon, loss)

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...functional.shapes import Float, Tensor
 from ..pgd import PGD
+from ..progress import Progress
 from ..surrogate import features_of
 from .base import TargetedPoison, TargetedSetup
 
@@ -56,6 +57,7 @@ class BullseyePolytope(TargetedPoison):
         target: Float[Tensor, "1 c h w"],
         setup: TargetedSetup,
         surrogates: Sequence[nn.Module],
+        progress: Progress,
     ) -> tuple[Float[Tensor, "p c h w"], float]:
         ball = PGD(self.epsilon, self.lr, self.steps)
         with torch.no_grad():
@@ -70,10 +72,12 @@ class BullseyePolytope(TargetedPoison):
 
         delta = torch.zeros_like(bases).requires_grad_(True)
         adam = torch.optim.Adam([delta], self.lr)
+        progress.begin("perturbation", self.steps)
         for _ in range(self.steps):
             with torch.enable_grad():
                 delta.grad = torch.autograd.grad(distance(bases + delta), delta)[0]
             adam.step()
             delta.data = ball.project(bases, delta.data)
+            progress.step()
         with torch.no_grad():
             return delta.detach(), float(distance(bases + delta))

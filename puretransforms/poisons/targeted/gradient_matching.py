@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from ...functional.shapes import Float, Tensor
 from ...functional.shift import random_shift_flip
 from ..pgd import PGD
+from ..progress import Progress
 from ..surrogate import logits_of
 from .base import TargetedPoison, TargetedSetup
 
@@ -28,7 +29,8 @@ class GradientMatching(TargetedPoison):
         epsilon: 16/255 in the paper, 8/255 in the poisoning benchmark of Schwarzschild et al. (ICML 2021).
         lr: Adam's rate in pixel units; the paper's 0.1 is in units of the data's standard deviation, about a quarter.
         steps, restarts: 250 and 8 in the paper.
-        max_shift: of the random views, in pixels; 0 for plain images.
+        max_shift: of the random views, in pixels; ``None`` for an eighth of the side, as the authors; 0 for plain
+            images.
         width, epochs, num_classes, seed: see :class:`~puretransforms.poisons.targeted.base.TargetedPoison`.
     """
 
@@ -39,7 +41,7 @@ class GradientMatching(TargetedPoison):
         lr: float = 0.025,
         steps: int = 250,
         restarts: int = 8,
-        max_shift: float = 8.0,
+        max_shift: float | None = None,
         width: int = 16,
         epochs: int = 10,
         num_classes: int = 10,
@@ -59,6 +61,7 @@ class GradientMatching(TargetedPoison):
         target: Float[Tensor, "1 c h w"],
         setup: TargetedSetup,
         surrogates: Sequence[nn.Module],
+        progress: Progress,
     ) -> tuple[Float[Tensor, "p c h w"], float]:
         ball = PGD(self.epsilon, self.lr, self.steps)
         generator = torch.Generator().manual_seed(self.seed)
@@ -76,17 +79,19 @@ class GradientMatching(TargetedPoison):
             return torch.stack(losses).mean()
 
         best, lowest = torch.zeros_like(bases), torch.inf
+        progress.begin("perturbation", self.restarts * self.steps)
         for _ in range(self.restarts):
             delta = ball.random_start(bases, generator).requires_grad_(True)
             adam = torch.optim.Adam([delta], self.lr)
             drops = torch.optim.lr_scheduler.MultiStepLR(adam, [self.steps * part // 8 for part in (3, 5, 7)])
             for _ in range(self.steps):
                 x = bases + delta
-                x = random_shift_flip(x, generator, self.max_shift) if self.max_shift else x
+                x = random_shift_flip(x, generator, self.max_shift) if self.max_shift != 0 else x
                 delta.grad = torch.autograd.grad(distance(x, True), delta)[0].sign()
                 adam.step()
                 drops.step()
                 delta.data = ball.project(bases, delta.data)
+                progress.step()
             loss = float(distance(bases + delta.detach(), False))
             if loss < lowest:
                 best, lowest = delta.detach(), loss

@@ -38,6 +38,22 @@ def test_the_surrogate_takes_every_image_for_the_next_class(data, surrogate):
     assert (poisoned.int() - images.int()).abs().max() == 16
 
 
+@pytest.mark.parametrize("side", [32, 64])
+def test_its_views_shift_by_up_to_an_eighth_of_the_side(side):
+    images = torch.zeros(200, 3, side, side, dtype=torch.uint8)
+    images[:, :, side // 2 - 2 : side // 2 + 2, side // 2 - 2 : side // 2 + 2] = 255
+    model, seen = SmallConvNet(3, width=4), []
+    model.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    poison = TAP(**TINY, epsilon=1 / 255, steps=1, restarts=1)
+    poison.fit(images, torch.arange(200) % 3, surrogate=model)
+    views = [x for x in seen if len(x) == 200 and not x[:, :, side // 2, side // 2].gt(0.9).all()]
+    assert len(views) == 1
+    mass = (views[0].mean(1) - 2 / 255).clamp_min(0)
+    for axis in (1, 2):
+        centre = (mass.sum(axis) * torch.arange(float(side))).sum(1) / mass.sum((1, 2)) - (side - 1) / 2
+        assert 0.9 * side / 8 < centre.abs().max() < side / 8 + 0.05
+
+
 def test_hypo_makes_the_true_class_surer_and_untargeted_tap_less(data, surrogate):
     images, labels = data
 

@@ -6,7 +6,7 @@ from puretransforms.errors import LabelError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.train.classifier import evaluate, predict, train_classifier
 
-TINY = {"num_classes": 3, "target": 2, "width": 4, "epochs": 1, "rounds": 40, "lr": 0.1, "warmup": 0}
+TINY = {"num_classes": 3, "target": 2, "width": 4, "epochs": 1, "rounds": 40, "lr": 0.1, "warmup": 0, "padding": 1}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,30 @@ def test_training_images_stay_in_the_ball_and_test_images_wear_it_magnified(data
     assert change[labels == 2].abs().max() == 8 and shown.abs().max() == 16
     inside = (images > 20) & (images < 235)
     assert shown[0][inside[0]].equal(2 * poison.delta[2].mul(255).round().int()[inside[0]])
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_images_are_cropped_and_mirrored_and_the_trigger_is_added_afterwards(warmup):
+    """An image whose rows and columns count up says where a crop was taken and whether it was mirrored."""
+    images = torch.zeros(50, 3, 32, 32, dtype=torch.uint8)
+    images[:, 0], images[:, 1], images[:, 2] = torch.arange(100, 132), torch.arange(100, 132)[:, None], 128
+    model, seen = SmallConvNet(3, width=4), []
+    poison = Narcissus(**{**TINY, "rounds": 8, "lr": 0.3, "warmup": warmup, "padding": 4})
+
+    def look(module, given):
+        seen.append((module.training, given[0].detach()))
+
+    model.register_forward_pre_hook(look)
+    poison.fit(images, torch.full((50,), 2), surrogate=model)
+    seen = [(training, x) for training, x in seen if len(x) == 50]
+    assert [training for training, _ in seen] == [True] * warmup + [False] * 8
+    first = seen[0][1] * 255  # no trigger yet
+    column, row = first[:, 0, 16], first[:, 1, :, 16]
+    mirrored = column[:, 16] < column[:, 15]
+    assert 10 < mirrored.sum() < 40
+    assert (row[:, 16].round() - 116).abs().max() == 4 and row[:, 16].std() > 1.5
+    blue = seen[-1][1][:, 2, 4:-4, 4:-4] * 255 - 128  # of one colour where no crop leaves the image
+    assert blue.abs().max() > 1 and blue.eq(blue[0]).all()  # the trigger alone, in one place on every crop
 
 
 def test_the_surrogate_is_left_alone_and_may_have_other_classes(data, surrogate):

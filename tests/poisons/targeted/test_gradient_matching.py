@@ -52,6 +52,22 @@ def test_the_poisons_teach_what_the_target_under_the_wrong_label_would(data, set
     assert poison.loss == pytest.approx(1 - after, abs=0.02)
 
 
+def test_its_views_shift_by_up_to_an_eighth_of_the_side(surrogate):
+    images = torch.zeros(200, 3, 32, 32, dtype=torch.uint8)
+    images[:, :, 14:18, 14:18] = 255
+    seen = []
+    surrogate.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    setup = TargetedSetup(images[0], 0, 1, torch.arange(199))
+    poison = GradientMatching(**{**TINY, "steps": 1}, epsilon=1 / 255)
+    poison.craft(images, torch.ones(200, dtype=torch.int64), setup, surrogate=surrogate)
+    views = [x for x in seen if len(x) == 199 and not x[:, :, 16, 16].gt(0.9).all()]
+    assert len(views) == 1
+    mass = (views[0].mean(1) - 2 / 255).clamp_min(0)
+    for axis in (1, 2):
+        centre = (mass.sum(axis) * torch.arange(32.0)).sum(1) / mass.sum((1, 2)) - 15.5
+        assert 3.6 < centre.abs().max() < 4.05
+
+
 def test_the_gradient_is_that_of_the_mean_loss(data, surrogate):
     x, y = data[0][:4] / 255, data[1][:4]
     cross_entropy(surrogate(x), y).backward()
