@@ -77,6 +77,10 @@ class UntouchedImageWarning(UserWarning):
     """A second image-like tensor of a sample was passed through unpurified; ``images="all"`` purifies every one."""
 
 
+class SizeWarning(UserWarning):
+    """A pretrained purifier was given images of a size far from those that its weights are for."""
+
+
 class NotFittedError(PureTransformsError, RuntimeError):
     """A poison that must see the clean data first was used before it did, or on images of another shape."""
 

@@ -1,6 +1,7 @@
 """The command line of the weights: ``puretransforms weights list | show | download | verify | push``."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,11 @@ from rich.table import Table
 
 from ..errors import PureTransformsError, WeightsUnavailableError
 from ..hub.card import card_of
-from ..hub.files import CARD, CONFIG, WEIGHTS
+from ..hub.files import CARD, CONFIG, WEIGHTS, sha256_of
 from ..hub.load import fetch
-from ..hub.push import endpoint, push
-from ..hub.registry import PurifierWeights, get_weights, list_weights
+from ..hub.push import Access, endpoint, push
+from ..hub.push import download as download_files
+from ..hub.registry import PurifierWeights, get_weights, list_weights, registered_as
 from ..transforms.base import PureTransform
 
 _ALONG = ("recipe.py", "metrics.json")  # pushed too where they lie beside the weights
@@ -82,6 +84,7 @@ def download(
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise WeightsUnavailableError(f"expected a new or empty folder for the files, got {str(out)!r}.")
         out.mkdir(parents=True, exist_ok=True)
+        files |= _beside(weights, files, origin, revision, token)
         for name, data in files.items():
             (out / name).write_bytes(data)
     print(f"{origin}: {', '.join(f'{name} ({len(data)} bytes)' for name, data in files.items())}")
@@ -116,12 +119,7 @@ def push_(
     """Check WEIGHTS and write their files to REPO_ID in one commit; print the commit to pin."""
     _checked(weights, token)
     files, origin, _ = fetch(weights, token=token)
-    entry = get_weights(weights) if weights in list_weights() else None
-    folder = entry.folder() if entry else Path(weights)
-    if entry:
-        files[CARD] = card_of(entry).encode()
-    if folder is not None:
-        files |= {name: (folder / name).read_bytes() for name in (CARD, *_ALONG) if (folder / name).is_file()}
+    files |= _beside(weights, files, origin, None, token)
     if CARD not in files:
         raise WeightsUnavailableError(
             f"expected a {CARD} beside {CONFIG} and {WEIGHTS} of {origin}: write it, or save_pretrained, which does."
@@ -136,6 +134,25 @@ def push_(
         create_pr=create_pr or None,
     )
     print(f"pushed {', '.join(files)} to {endpoint()}/{repo_id}; pin revision={commit.oid}")
+
+
+def _beside(
+    weights: str, files: dict[str, bytes], origin: str, revision: str | None, token: str | None
+) -> dict[str, bytes]:
+    """The card and what else lies beside config and weights: in their folder, in their repo, else as registered."""
+    entry = registered_as(sha256_of(files[WEIGHTS]))
+    named = get_weights(weights) if weights in list_weights() else None
+    folder = named.folder() if named is not None and revision is None else Path(weights)
+    if folder is not None and folder.is_dir():
+        found = {name: (folder / name).read_bytes() for name in (CARD, *_ALONG) if (folder / name).is_file()}
+    else:
+        repo_id, _, commit = origin.rpartition("@")
+        found = {}
+        for name in (CARD, *_ALONG):
+            with suppress(WeightsUnavailableError):  # a repo need not have it
+                found |= download_files(Access(repo_id, commit, token=token), {name: None})[0]
+    registered = {} if entry is None else {CARD: card_of(entry).encode()}
+    return registered | found
 
 
 def _checked(weights: str, token: str | None) -> str:

@@ -4,6 +4,7 @@ Everything that transforms images goes through :func:`to_batch`, so types, dtype
 """
 
 from collections.abc import Callable
+from math import isnan
 from typing import Any
 
 import PIL.Image
@@ -16,6 +17,7 @@ from ..functional.shapes import Tensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TOLERANCE = 1 / 255  # resizing filters overshoot a little: clamp that, refuse more
+_CHANNELS = (1, 3, 4)
 _COLOUR_OF_MODE = {"RGB": "RGB", "L": "L", "RGBA": "RGB", "LA": "L", "P": "RGB"}
 
 Restore = Callable[[Tensor], Any]
@@ -51,7 +53,7 @@ def to_unit(pixels: Tensor) -> Tensor:
     """uint8 or checked float pixels as float in ``[0, 1]`` (float64 stays, all else becomes float32).
 
     Raises:
-        RangeError: float pixels outside ``[0, 1]`` by more than 1/255.
+        RangeError: float pixels outside ``[0, 1]`` by more than 1/255, or NaN.
     """
     if pixels.dtype == torch.uint8:
         return pixels.to(torch.float32).div_(255)
@@ -72,8 +74,9 @@ def to_batch(image: Any, quantize: Callable[[Tensor], Tensor] = round_to_uint8) 
         left out); ``restore(y)`` gives ``y`` the type, mode, alpha, dtype and leading shape of ``image``.
 
     Raises:
-        NoImageError: a PIL mode or a tensor dtype that holds no 8-bit or ``[0, 1]`` image.
-        RangeError: float pixels outside ``[0, 1]``.
+        NoImageError: a PIL mode or a tensor dtype that holds no 8-bit or ``[0, 1]`` image, an empty tensor, or one
+            with its channels last.
+        RangeError: float pixels outside ``[0, 1]``, or NaN.
     """
     pixels, rewrap = unwrap(image)
     integer = pixels.dtype == torch.uint8
@@ -114,14 +117,20 @@ def _unwrap_pil(image: PIL.Image.Image) -> tuple[Tensor, Restore]:
 
 
 def _unwrap_tensor(image: Tensor) -> tuple[Tensor, Restore]:
-    if image.ndim < 3 or image.numel() == 0:
-        raise NoImageError(
-            f"expected an image tensor [..., C, H, W], got shape {list(image.shape)}: add the missing dimensions."
-        )
+    shape = list(image.shape)
+    if image.ndim < 3:
+        raise NoImageError(f"expected an image tensor [..., C, H, W], got shape {shape}: add the missing dimensions.")
+    if image.numel() == 0:
+        raise NoImageError(f"expected at least one image with pixels, got an empty tensor of shape {shape}: skip it.")
     if image.dtype != torch.uint8 and image.dtype not in FLOATS:
         raise NoImageError(
             f"expected an image of dtype uint8 or float, got {image.dtype}: "
             "convert it with v2.ToDtype(torch.float32, scale=True)."
+        )
+    if shape[-1] == 3 and shape[-3] not in _CHANNELS:
+        raise NoImageError(
+            f"expected an image tensor [..., C, H, W], got shape {shape}, which ends with the channels: move them "
+            "with x.movedim(-1, -3)."
         )
     wrapped = isinstance(image, tv_tensors.TVTensor)
     plain = image.as_subclass(Tensor) if wrapped else image
@@ -138,7 +147,12 @@ def check_range(x: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return True
     low, high = (float(v) for v in x.detach().aminmax())
-    if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # also refuses NaN
+    if isnan(low) or isnan(high):
+        raise RangeError(
+            "expected pixels in [0, 1], got NaN: mend the step before, most likely a division by a standard deviation "
+            "of 0 or a damaged file."
+        )
+    if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
         advice = (
             "divide by 255 (v2.ToDtype(torch.float32, scale=True) on the uint8 image)"
             if low >= 0 and high <= 255

@@ -9,19 +9,23 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
+from warnings import warn
+from weakref import WeakSet
 
 import torch
 from huggingface_hub import CommitInfo, ModelCard, PyTorchModelHubMixin
 from torch import nn
 
-from ..errors import WeightsMismatchError
+from ..errors import SizeWarning, WeightsMismatchError
 from ..registry import refuse_unknown
-from .card import model_card
-from .files import CARD, CONFIG, WEIGHTS, LoadedWeights, write
+from .card import facts_of, model_card
+from .files import CARD, CONFIG, WEIGHTS, LoadedWeights, sha256_of, state_bytes, write
 from .load import load
 from .push import push
+from .registry import registered_as, sizes_for
 
 _UNSAVED = ("weights", "device", "compiled")  # where weights came from, where and how they ran: not the purifier's own
+_WARNED: WeakSet["Pretrained"] = WeakSet()  # of a size; outside the purifiers, which calls leave as they are
 _REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError)
 
 
@@ -29,6 +33,7 @@ class Pretrained(PyTorchModelHubMixin):
     """Mixin of :class:`~puretransforms.transforms.base.PureTransform`."""
 
     _trained = False  # is the state one that was loaded or fitted?
+    _made_for: tuple[int, int] | None = None  # shortest and longest side of images, in pixels, of pretrained weights
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         refuse_unknown(cls, kwargs)
@@ -50,9 +55,6 @@ class Pretrained(PyTorchModelHubMixin):
             if name != "weights" and value is not None
         }
         self.__dict__ |= type(self).from_pretrained(weights, **given).__dict__
-
-    def _check_size(self, height: int, width: int) -> None:
-        """Warn where images are far from the sizes that the weights are for."""
 
     @classmethod
     def from_pretrained(
@@ -94,6 +96,7 @@ class Pretrained(PyTorchModelHubMixin):
         )
         kind = _saved_class(cls, loaded)
         model = kind._restored(loaded, overrides)
+        model._made_for = sizes_for(loaded)
         if loaded.label is not None:
             model.pretrained = loaded.label
         return model
@@ -140,6 +143,20 @@ class Pretrained(PyTorchModelHubMixin):
         model._trained = True
         return model.eval()
 
+    def _check_size(self, height: int, width: int) -> None:
+        """Warn, once for each purifier, of images outside the sizes that its pretrained weights are for."""
+        sizes = self._made_for
+        if sizes is None or (min(height, width) >= sizes[0] and max(height, width) <= sizes[1]) or self in _WARNED:
+            return
+        _WARNED.add(self)
+        warn(
+            f"{type(self).__name__} got images of {height} x {width} pixels, but its weights are for sides from "
+            f"{sizes[0]} to {sizes[1]} pixels: expect grain and wrong colours; resize the images, or train weights for "
+            "their size.",
+            SizeWarning,
+            stacklevel=3,
+        )
+
     def _config(self) -> dict[str, Any]:
         """The constructor's arguments as they are now."""
         made_with = self._hub_mixin_config if isinstance(self._hub_mixin_config, dict) else {}
@@ -152,12 +169,19 @@ class Pretrained(PyTorchModelHubMixin):
         return config
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        state = {name.replace("_orig_mod.", ""): tensor for name, tensor in self.state_dict().items()}
-        write(save_directory, type(self).__name__, self._config(), state)
+        write(save_directory, type(self).__name__, self._config(), self._plain_state(), self._made_for)
+
+    def _plain_state(self) -> dict[str, torch.Tensor]:
+        """The state under the network's own names, also where it is compiled."""
+        return {name.replace("_orig_mod.", ""): tensor for name, tensor in self.state_dict().items()}
 
     def generate_model_card(self, **fields: Any) -> ModelCard:
-        """The card of a purifier of one's own; ``fields`` are those of :func:`~puretransforms.hub.card.model_card`."""
-        return model_card(type(self).__name__, **fields)
+        """The card of this purifier; ``fields`` are those of :func:`~puretransforms.hub.card.model_card`.
+
+        Of registered weights that were not changed, it says what is registered, unless ``fields`` say otherwise.
+        """
+        entry = registered_as(sha256_of(state_bytes(self._plain_state())))
+        return model_card(type(self).__name__, **({} if entry is None else facts_of(entry)) | fields)
 
     def push_to_hub(
         self,

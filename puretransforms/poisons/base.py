@@ -10,6 +10,8 @@ from torchvision.transforms import v2
 
 from ..data.images import Restore, to_batch
 from ..errors import LabelError, NoImageError
+from ..functional.checks import choice, whole
+from ..functional.checks import seed as checked_seed
 from ..functional.perturbation import QUANTIZE, settle
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Bool, Float, Int, Tensor
@@ -53,15 +55,9 @@ class Poison(v2.Transform):
 
     def __init__(self, *, num_classes: int = 10, seed: int = 0, quantize: str | None = "round") -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"expected num_classes of at least 1, got {num_classes}.")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"expected a seed from 0 to 2**32 - 1, got {seed}.")
-        if quantize not in QUANTIZE:
-            raise ValueError(f'expected quantize to be "round", "trunc" or None, got {quantize!r}.')
-        self.num_classes = num_classes
-        self.seed = seed
-        self.quantize = quantize
+        self.num_classes = whole("num_classes", num_classes, least=1)
+        self.seed = checked_seed(seed, bits=32, optional=False)
+        self.quantize = choice("quantize", quantize, QUANTIZE)
         self._tables: dict[Any, Any] = {}
 
     def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:

@@ -11,6 +11,8 @@ from torch.utils.data import Dataset, Subset
 
 from ..data.images import round_to_uint8
 from ..errors import HardwareError, LabelError, NoImageError
+from ..functional.checks import number
+from ..functional.checks import seed as checked_seed
 from ..functional.shapes import Bool, Tensor
 from .backdoor.base import Backdoor
 from .base import Poison, open_images
@@ -63,11 +65,9 @@ class PoisonedDataset(Dataset):
         progress: bool = False,
     ) -> None:
         rate = poison.default_rate if rate is None else rate
-        if not 0 <= rate <= 1:
-            raise ValueError(f"expected a rate from 0 to 1 (a share of the data set), got {rate}.")
         self.dataset = dataset
-        self.rate = rate
-        self.seed = seed
+        self.rate = number("rate", rate, least=0, most=1)
+        self.seed = checked_seed(seed, bits=32, optional=False)
         self.transform = transform
         whole = dataset.dataset if isinstance(dataset, Subset) else dataset
         self.classes = getattr(whole, "classes", None)

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..data.images import round_to_uint8
 from ..errors import LabelError, ManifestMismatchError, NotFittedError, SurrogateError
+from ..functional.checks import number
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Int, Tensor, UInt8
 from .base import Poison, _integers, open_images
@@ -41,8 +42,8 @@ class StoredPoison(Poison):
 
     def __init__(self, *, epsilon: float, num_classes: int, seed: int, quantize: str | None, **more: Any) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize, **more)
-        levels_of(epsilon)
-        self.epsilon = epsilon
+        self.epsilon = number("epsilon", epsilon)
+        levels_of(self.epsilon)
         self.reset()
 
     def craft(

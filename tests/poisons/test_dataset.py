@@ -134,7 +134,7 @@ def test_a_rate_that_the_eligible_samples_do_not_allow_is_refused_with_the_large
     with pytest.raises(ValueError, match=r"at most 0\.5 for Flip .*8 of 12 samples are eligible"):
         PoisonedDataset(Pictures(), Flip(num_classes=3), rate=0.75)
     PoisonedDataset(Pictures(), Flip(num_classes=3), rate=0.5)
-    with pytest.raises(ValueError, match="rate from 0 to 1"):
+    with pytest.raises(ValueError, match="rate as a number from 0 to 1"):
         PoisonedDataset(Pictures(), CUDA(), rate=10.0)
 
 

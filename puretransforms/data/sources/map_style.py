@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms.v2 import functional as F
 
@@ -50,7 +50,7 @@ class ImageDataset(Source):
             raise SourceError(f"expected at least one image, got an empty {name}.")
         self.root = f"{type(dataset).__module__}.{name}"
         self.original = dataset
-        self.dataset = _raw(dataset)
+        self.dataset = without_transforms(dataset)
         self.files = _files(self.dataset)
         self.base = os.path.realpath(os.path.commonpath(map(os.path.dirname, self.files))) if self.files else ""
         self.targets = _targets(self.dataset)
@@ -99,7 +99,7 @@ class PurifiedDataset(Dataset):
         self.kept = list(kept)
         self.images = list(images)
         self.classes = _classes(dataset)
-        known = _targets(_raw(dataset))
+        known = _targets(without_transforms(dataset))
         self.targets = [known[i] for i in self.kept] if known else None
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class PurifiedDataset(Dataset):
         with PIL.Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored) as file:
             file.load()
             image: Any = file
-        target: Any = self.targets[i] if self.targets else _raw(self.dataset)[self.kept[i]][1]
+        target: Any = self.targets[i] if self.targets else without_transforms(self.dataset)[self.kept[i]][1]
         holder = self.dataset
         while isinstance(holder, Subset):
             holder = holder.dataset
@@ -141,14 +141,16 @@ def _like(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return image if image.shape == tuple(shape) else np.moveaxis(np.atleast_3d(image), 2, 0).reshape(shape)
 
 
-def _raw(dataset: Any) -> Any:
-    """A shallow copy without transforms, down to the innermost of nested subsets."""
+def without_transforms(dataset: Any) -> Any:
+    """The stored images of a map-style dataset: a shallow copy without its own transforms, also in nested subsets."""
     dataset = copy.copy(dataset)
     for name in _TRANSFORMS:
         if getattr(dataset, name, None) is not None:
             setattr(dataset, name, None)
     if isinstance(dataset, Subset):
-        dataset.dataset = _raw(dataset.dataset)
+        dataset.dataset = without_transforms(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        dataset.datasets = [without_transforms(part) for part in dataset.datasets]
     return dataset
 
 

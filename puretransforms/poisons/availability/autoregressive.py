@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from ...errors import NoImageError
+from ...functional.checks import number
 from ...functional.perturbation import rescale
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
@@ -53,14 +54,12 @@ class AR(Poison):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
-        if epsilon <= 0:
-            raise ValueError(f"expected epsilon > 0 as an L2 norm in pixel units, got {epsilon}.")
         if coefficients is not None and np.shape(coefficients)[::2] != (num_classes, 3):
             raise ValueError(
                 f"expected coefficients of shape [{num_classes}, C, 3, 3], got {list(np.shape(coefficients))}: "
                 "give one 3 x 3 array for each class and channel."
             )
-        self.epsilon = epsilon
+        self.epsilon = number("epsilon", epsilon, above=0)
         self.coefficients = coefficients
 
     def class_coefficients(self, channels: int, height: int, width: int) -> Float[Tensor, "k c 3 3"]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
+from ...functional.checks import number, whole
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
 from ..base import Poison
@@ -36,12 +37,8 @@ class CUDA(Poison):
         quantize: str | None = "trunc",
     ) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"expected an odd kernel_size of at least 1, got {kernel_size}.")
-        if not 0 <= p_b <= 1:
-            raise ValueError(f"expected p_b from 0 to 1, got {p_b}.")
-        self.kernel_size = kernel_size
-        self.p_b = p_b
+        self.kernel_size = whole("kernel_size", kernel_size, least=1, odd=True)
+        self.p_b = number("p_b", p_b, least=0, most=1)
 
     def kernels(self) -> Float[Tensor, "k kh kw"]:
         """The kernels of all classes, ``[num_classes, kernel_size, kernel_size]`` float64."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ...functional.checks import flag, number, whole
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ..pgd import PGD, loss_towards
 from ..progress import Progress
@@ -42,19 +43,14 @@ class _EM(StoredPoison):
         quantize: str | None,
     ) -> None:
         super().__init__(epsilon=epsilon, num_classes=num_classes, seed=seed, quantize=quantize)
-        if min(pgd_steps, train_steps, max_rounds, batch_size) < 1:
-            raise ValueError(
-                "expected pgd_steps, train_steps, max_rounds and batch_size of at least 1, got "
-                f"{pgd_steps}, {train_steps}, {max_rounds} and {batch_size}."
-            )
-        self.step = step
-        self.pgd_steps = pgd_steps
-        self.train_steps = train_steps
-        self.stop_accuracy = stop_accuracy
-        self.max_rounds = max_rounds
-        self.one_sided = one_sided
-        self.width = width
-        self.batch_size = batch_size
+        self.step = number("step", step, above=0)
+        self.pgd_steps = whole("pgd_steps", pgd_steps, least=1)
+        self.train_steps = whole("train_steps", train_steps, least=1)
+        self.stop_accuracy = number("stop_accuracy", stop_accuracy)
+        self.max_rounds = whole("max_rounds", max_rounds, least=1)
+        self.one_sided = flag("one_sided", one_sided)
+        self.width = whole("width", width, least=1)
+        self.batch_size = whole("batch_size", batch_size, least=1)
         self.history: list[float] = []  # accuracy of the surrogate on the perturbed images after each round
 
     def craft(
@@ -183,9 +179,7 @@ class EMClasswise(_EM):
             seed=seed,
             quantize=quantize,
         )
-        if not 0 < subset <= 1:
-            raise ValueError(f"expected subset as a share of the images in (0, 1], got {subset}.")
-        self.subset = subset
+        self.subset = number("subset", subset, above=0, most=1)
 
     def _swept_count(self, count: int) -> int:
         return max(1, round(self.subset * count))

@@ -8,6 +8,7 @@ colours of square patches, and the resulting picture is scaled to a fixed length
 import numpy as np
 import torch
 
+from ...functional.checks import number, whole
 from ...functional.perturbation import rescale
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
@@ -40,12 +41,8 @@ class LSP(Poison):
         quantize: str | None = "trunc",
     ) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
-        if epsilon <= 0:
-            raise ValueError(f"expected epsilon > 0 in pixel units of [0, 1], got {epsilon}.")
-        if patch_size < 1:
-            raise ValueError(f"expected patch_size of at least 1 pixel, got {patch_size}.")
-        self.epsilon = epsilon
-        self.patch_size = patch_size
+        self.epsilon = number("epsilon", epsilon, above=0)
+        self.patch_size = whole("patch_size", patch_size, least=1)
 
     def feature_maps(self, channels: int, height: int, width: int) -> Float[Tensor, "k rows d"]:
         """``A_c`` with the centroid as one more row, ``[num_classes, d + 1, d]``: features are ``[n, 1]`` times it."""

@@ -7,6 +7,7 @@ al. (ICLR 2021, arXiv 2101.04898): ``x' = clip(x + D_y)`` with one random ``D_c`
 import numpy as np
 import torch
 
+from ...functional.checks import choice, number
 from ...functional.perturbation import rescale
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
@@ -18,12 +19,8 @@ KINDS = ("sign", "uniform", "l2")
 class _Noise(Poison):
     def __init__(self, *, epsilon: float, kind: str, num_classes: int, seed: int, quantize: str | None) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
-        if kind not in KINDS:
-            raise ValueError(f"expected kind to be one of {', '.join(KINDS)}, got {kind!r}.")
-        if epsilon <= 0:
-            raise ValueError(f"expected epsilon > 0 in pixel units of [0, 1], got {epsilon}.")
-        self.epsilon = epsilon
-        self.kind = kind
+        self.epsilon = number("epsilon", epsilon, above=0)
+        self.kind = choice("kind", kind, KINDS)
         self.norm = "l2" if kind == "l2" else "linf"
 
 

@@ -10,6 +10,7 @@ import itertools
 import torch
 
 from ...errors import LabelError, NotFittedError
+from ...functional.checks import whole
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
 from ..base import Poison, open_images
@@ -35,10 +36,8 @@ class OPS(Poison):
 
     def __init__(self, *, sparsity: int = 1, num_classes: int = 10, quantize: str | None = "trunc") -> None:
         super().__init__(num_classes=num_classes, quantize=quantize)
-        if sparsity < 1:
-            raise ValueError(f"expected sparsity of at least 1 pixel, got {sparsity}.")
-        self.sparsity = sparsity
-        self.epsilon = float(sparsity)
+        self.sparsity = whole("sparsity", sparsity, least=1)
+        self.epsilon = float(self.sparsity)
         self.reset()
 
     def reset(self) -> "OPS":

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ...errors import HardwareError
 from ...functional.augment import random_crop_flip
+from ...functional.checks import flag, number, whole
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ..pgd import PGD, Loss, View, loss_towards
 from ..progress import OnProgress, Progress
@@ -66,22 +67,17 @@ class REM(StoredPoison):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(epsilon=epsilon, num_classes=num_classes, seed=seed, quantize=quantize)
-        if min(pgd_steps, views, train_steps, batch_size) < 1 or inner_steps < 0:
-            raise ValueError(
-                "expected pgd_steps, views, train_steps and batch_size of at least 1, inner_steps of at least 0, got "
-                f"{pgd_steps}, {views}, {train_steps}, {batch_size} and {inner_steps}."
-            )
-        self.step = step
-        self.pgd_steps = pgd_steps
-        self.inner_epsilon = inner_epsilon
-        self.inner_step = inner_step
-        self.inner_steps = inner_steps
-        self.views = views
-        self.padding = padding
-        self.train_steps = train_steps
-        self.width = width
-        self.batch_size = batch_size
-        self.on_cpu = on_cpu
+        self.step = number("step", step, above=0)
+        self.pgd_steps = whole("pgd_steps", pgd_steps, least=1)
+        self.inner_epsilon = number("inner_epsilon", inner_epsilon, least=0)
+        self.inner_step = number("inner_step", inner_step, least=0)
+        self.inner_steps = whole("inner_steps", inner_steps, least=0)
+        self.views = whole("views", views, least=1)
+        self.padding = whole("padding", padding, least=0)
+        self.train_steps = whole("train_steps", train_steps, least=1)
+        self.width = whole("width", width, least=1)
+        self.batch_size = whole("batch_size", batch_size, least=1)
+        self.on_cpu = flag("on_cpu", on_cpu)
 
     def fit(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from ...functional.checks import flag, number, whole
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ..pgd import PGD, Loss, loss_towards, shifted
 from ..progress import Progress
@@ -58,18 +59,13 @@ class SEP(StoredPoison):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(epsilon=epsilon, num_classes=num_classes, seed=seed, quantize=quantize)
-        if steps < 1 or not 1 <= checkpoints <= epochs:
-            raise ValueError(
-                "expected steps of at least 1, and 1 to epochs checkpoints (one an epoch at most), got "
-                f"{steps} steps and {checkpoints} checkpoints of {epochs} epochs."
-            )
-        self.step = step
-        self.steps = steps
-        self.target_shift = target_shift
-        self.align_features = align_features
-        self.checkpoints = checkpoints
-        self.width = width
-        self.epochs = epochs
+        self.step = number("step", step, above=0)
+        self.steps = whole("steps", steps, least=1)
+        self.target_shift = whole("target_shift", target_shift)
+        self.align_features = flag("align_features", align_features)
+        self.width = whole("width", width, least=1)
+        self.epochs = whole("epochs", epochs, least=1)
+        self.checkpoints = whole("checkpoints", checkpoints, least=1, most=self.epochs)  # one an epoch at most
 
     def craft(
         self,

@@ -7,6 +7,7 @@ HYPO (Tao et al., NeurIPS 2021, arXiv 2102.04716) aims at the true label: images
 import torch
 from torch import nn
 
+from ...functional.checks import flag, number, whole
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ...functional.shift import random_shift_flip
 from ..pgd import PGD, View, loss_towards, shifted
@@ -56,18 +57,14 @@ class TAP(StoredPoison):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(epsilon=epsilon, num_classes=num_classes, seed=seed, quantize=quantize)
-        if min(steps, restarts, epochs) < 1:
-            raise ValueError(
-                f"expected steps, restarts and epochs of at least 1, got {steps}, {restarts} and {epochs}."
-            )
-        self.step = step
-        self.steps = steps
-        self.restarts = restarts
-        self.target_shift = target_shift
-        self.targeted = targeted
-        self.max_shift = max_shift
-        self.width = width
-        self.epochs = epochs
+        self.step = number("step", step, above=0)
+        self.steps = whole("steps", steps, least=1)
+        self.restarts = whole("restarts", restarts, least=1)
+        self.target_shift = whole("target_shift", target_shift)
+        self.targeted = flag("targeted", targeted)
+        self.max_shift = number("max_shift", max_shift, least=0, unit="pixels")
+        self.width = whole("width", width, least=1)
+        self.epochs = whole("epochs", epochs, least=1)
 
     def craft(
         self,

@@ -3,6 +3,7 @@
 import torch
 
 from ...errors import NoImageError
+from ...functional.checks import choice, whole
 from ...functional.shapes import Float, Tensor
 from .base import Backdoor
 
@@ -35,14 +36,10 @@ class BadNets(Backdoor):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(target=target, mode=mode, num_classes=num_classes, quantize=quantize)
-        if patch_size < 1 or margin < 0:
-            raise ValueError(f"expected patch_size >= 1 and margin >= 0 in pixels, got {patch_size} and {margin}.")
-        if pattern not in PATTERNS:
-            raise ValueError(f"expected pattern to be one of {', '.join(PATTERNS)}, got {pattern!r}.")
-        self.patch_size = patch_size
-        self.pattern = pattern
-        self.margin = margin
-        self.epsilon = float(patch_size**2)
+        self.patch_size = whole("patch_size", patch_size, least=1)
+        self.pattern = choice("pattern", pattern, PATTERNS)
+        self.margin = whole("margin", margin, least=0)
+        self.epsilon = float(self.patch_size**2)
 
     def patch(self) -> Float[Tensor, "p p"]:
         """The patch ``[patch_size, patch_size]``, the same for every channel."""

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from ...functional.checks import choice, whole
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Bool, Float, Int, Tensor
 from ..base import Poison, open_images
@@ -36,12 +37,8 @@ class Backdoor(Poison):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
-        if not 0 <= target < num_classes:
-            raise ValueError(f"expected a target from 0 to {num_classes - 1}, got {target}.")
-        if mode not in MODES:
-            raise ValueError(f"expected mode to be one of {', '.join(MODES)}, got {mode!r}.")
-        self.target = target
-        self.mode = mode
+        self.target = whole("target", target, least=0, most=self.num_classes - 1)
+        self.mode = choice("mode", mode, MODES)
 
     def stamp(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Put the trigger on a float batch in ``[0, 1]``."""

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from ...functional.checks import choice, number
 from ...functional.shapes import Float, Tensor
 from .base import Backdoor
 
@@ -35,13 +36,9 @@ class Blend(Backdoor):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(target=target, mode=mode, num_classes=num_classes, seed=seed, quantize=quantize)
-        if not 0 < alpha <= 1:
-            raise ValueError(f"expected alpha above 0 and at most 1, got {alpha}.")
-        if pattern not in PATTERNS:
-            raise ValueError(f"expected pattern to be one of {', '.join(PATTERNS)}, got {pattern!r}.")
-        self.alpha = alpha
-        self.pattern = pattern
-        self.epsilon = alpha
+        self.alpha = number("alpha", alpha, above=0, most=1)
+        self.pattern = choice("pattern", pattern, PATTERNS)
+        self.epsilon = self.alpha
 
     def picture(self, channels: int, height: int, width: int) -> Float[Tensor, "c h w"]:
         """``T``, ``[C, H, W]`` float64, from 0 to 1 in every channel."""

@@ -2,6 +2,7 @@
 
 import torch
 
+from ...functional.checks import flag, number, whole
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
 from .base import Backdoor
@@ -34,17 +35,13 @@ class BPP(Backdoor):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(target=target, mode=mode, num_classes=num_classes, seed=seed, quantize=quantize)
-        if not 1 <= bits <= 8:
-            raise ValueError(f"expected 1 to 8 bits, got {bits}.")
-        if cover_ratio < 0:
-            raise ValueError(f"expected cover_ratio of at least 0, got {cover_ratio}.")
-        self.bits = bits
-        self.dither = dither
+        self.bits = whole("bits", bits, least=1, most=8)
+        self.dither = flag("dither", dither)
         if dither:
             self._chunk = 1 << 21  # it goes pixel by pixel: many images at a time, yet too few to split over threads
         else:
-            self.epsilon, self.norm = 0.5 / (2**bits - 1), "linf"
-        self.cover_ratio = cover_ratio
+            self.epsilon, self.norm = 0.5 / (2**self.bits - 1), "linf"
+        self.cover_ratio = number("cover_ratio", cover_ratio, least=0)
 
     @property
     def covers(self) -> "BPP":

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ...errors import LabelError
 from ...functional.augment import random_crop_flip
+from ...functional.checks import number, whole
 from ...functional.perturbation import settle
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ..base import open_images
@@ -72,20 +73,15 @@ class Narcissus(StoredPoison, Backdoor):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(epsilon=epsilon, target=target, num_classes=num_classes, seed=seed, quantize=quantize)
-        if min(rounds, batch_size, epochs) < 1 or magnify < 1 or warmup < 0:
-            raise ValueError(
-                "expected rounds, batch_size, epochs and magnify of at least 1 and warmup of at least 0, got "
-                f"{rounds}, {batch_size}, {epochs}, {magnify} and {warmup}."
-            )
-        self.magnify = magnify
-        self.lr = lr
-        self.rounds = rounds
-        self.batch_size = batch_size
-        self.padding = padding
-        self.logit = logit
-        self.warmup = warmup
-        self.width = width
-        self.epochs = epochs
+        self.magnify = number("magnify", magnify, least=1)
+        self.lr = number("lr", lr, above=0)
+        self.rounds = whole("rounds", rounds, least=1)
+        self.batch_size = whole("batch_size", batch_size, least=1)
+        self.padding = whole("padding", padding, least=0)
+        self.logit = None if logit is None else whole("logit", logit, least=0)
+        self.warmup = whole("warmup", warmup, least=0)
+        self.width = whole("width", width, least=1)
+        self.epochs = whole("epochs", epochs, least=1)
 
     def stamp(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x + self._levels(x)[self.target].to(x) * (self.magnify / 255)

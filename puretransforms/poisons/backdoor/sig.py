@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from ...functional.checks import number
 from ...functional.shapes import Float, Tensor
 from .base import Backdoor
 
@@ -34,10 +35,8 @@ class SIG(Backdoor):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(target=target, num_classes=num_classes, quantize=quantize)
-        if epsilon <= 0:
-            raise ValueError(f"expected epsilon > 0 in pixel units of [0, 1], got {epsilon}.")
-        self.epsilon = epsilon
-        self.frequency = frequency
+        self.epsilon = number("epsilon", epsilon, above=0)
+        self.frequency = number("frequency", frequency)
 
     def wave(self, channels: int, height: int, width: int) -> Float[Tensor, " w"]:
         """The perturbation of one row, ``[W]`` float64."""

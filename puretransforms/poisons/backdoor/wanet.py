@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import grid_sample, interpolate
 
+from ...functional.checks import number, whole
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
 from .base import Backdoor
@@ -40,14 +41,9 @@ class WaNet(Backdoor):
         quantize: str | None = "round",
     ) -> None:
         super().__init__(target=target, mode=mode, num_classes=num_classes, seed=seed, quantize=quantize)
-        if strength <= 0 or grid_size < 2 or cover_ratio < 0:
-            raise ValueError(
-                "expected strength > 0, grid_size >= 2 and cover_ratio >= 0, "
-                f"got {strength}, {grid_size} and {cover_ratio}."
-            )
-        self.strength = strength
-        self.grid_size = grid_size
-        self.cover_ratio = cover_ratio
+        self.strength = number("strength", strength, above=0)
+        self.grid_size = whole("grid_size", grid_size, least=2)
+        self.cover_ratio = number("cover_ratio", cover_ratio, least=0)
 
     @property
     def covers(self) -> "WaNet":

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from ...errors import LabelError, ManifestMismatchError, NoImageError
+from ...functional.checks import number, whole
+from ...functional.checks import seed as checked_seed
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ..progress import OnProgress, Progress
 from ..surrogate import check_surrogate, frozen, trained_surrogate
@@ -88,12 +90,12 @@ class TargetedPoison:
     """
 
     def __init__(self, *, epsilon: float, width: int, epochs: int, num_classes: int, seed: int) -> None:
-        levels_of(epsilon)
-        self.epsilon = epsilon
-        self.width = width
-        self.epochs = epochs
-        self.num_classes = num_classes
-        self.seed = seed
+        self.epsilon = number("epsilon", epsilon)
+        levels_of(self.epsilon)
+        self.width = whole("width", width, least=1)
+        self.epochs = whole("epochs", epochs, least=1)
+        self.num_classes = whole("num_classes", num_classes, least=1)
+        self.seed = checked_seed(seed, bits=32, optional=False)
 
     def optimise(
         self,

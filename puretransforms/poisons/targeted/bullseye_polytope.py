@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from ...functional.checks import number, whole
 from ...functional.shapes import Float, Tensor
 from ..pgd import PGD
 from ..progress import Progress
@@ -45,10 +46,8 @@ class BullseyePolytope(TargetedPoison):
         seed: int = 0,
     ) -> None:
         super().__init__(epsilon=epsilon, width=width, epochs=epochs, num_classes=num_classes, seed=seed)
-        if steps < 1:
-            raise ValueError(f"expected steps of at least 1, got {steps}.")
-        self.lr = lr
-        self.steps = steps
+        self.lr = number("lr", lr, above=0)
+        self.steps = whole("steps", steps, least=1)
         self.layers = tuple(layers)
 
     def optimise(

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ...functional.checks import number, whole
 from ...functional.shapes import Float, Tensor
 from ...functional.shift import random_shift_flip
 from ..pgd import PGD
@@ -48,12 +49,10 @@ class GradientMatching(TargetedPoison):
         seed: int = 0,
     ) -> None:
         super().__init__(epsilon=epsilon, width=width, epochs=epochs, num_classes=num_classes, seed=seed)
-        if min(steps, restarts) < 1:
-            raise ValueError(f"expected steps and restarts of at least 1, got {steps} and {restarts}.")
-        self.lr = lr
-        self.steps = steps
-        self.restarts = restarts
-        self.max_shift = max_shift
+        self.lr = number("lr", lr, above=0)
+        self.steps = whole("steps", steps, least=1)
+        self.restarts = whole("restarts", restarts, least=1)
+        self.max_shift = number("max_shift", max_shift, least=0, unit="pixels")
 
     def optimise(
         self,

@@ -101,5 +101,5 @@ def test_refusals(shipped):
         AR()(torch.rand(1, 32, 32), 0)
     with pytest.raises(ValueError, match=r"shape \[10, C, 3, 3\], got \[2, 3, 3, 3\]"):
         AR(coefficients=shipped[:2].tolist())
-    with pytest.raises(ValueError, match="epsilon > 0"):
+    with pytest.raises(ValueError, match="epsilon as a finite number above 0"):
         AR(epsilon=0.0)

@@ -81,7 +81,7 @@ def test_saturated_regions_stay_level():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="odd kernel_size"):
+    with pytest.raises(ValueError, match="kernel_size as an odd"):
         CUDA(kernel_size=4)
     with pytest.raises(ValueError, match="p_b"):
         CUDA(p_b=-0.1)

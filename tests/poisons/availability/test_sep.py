@@ -82,7 +82,7 @@ def test_the_number_of_networks_is_checked(data, networks):
         SEP(**TINY).fit(*data, surrogate=[])
     with pytest.raises(SurrogateError, match="one network as the surrogate of TAP, got 2"):
         TAP(num_classes=3).fit(*data, surrogate=networks)
-    with pytest.raises(ValueError, match="11 checkpoints of 10 epochs"):
+    with pytest.raises(ValueError, match="checkpoints as a whole number from 1 to 10, got 11"):
         SEP(checkpoints=11, epochs=10)
-    with pytest.raises(ValueError, match="steps of at least 1"):
+    with pytest.raises(ValueError, match="steps as a whole number of at least 1"):
         SEP(steps=0)

@@ -108,5 +108,5 @@ def test_it_goes_to_a_file_and_back(data, surrogate, tmp_path):
 def test_refusals():
     with pytest.raises(ValueError, match="at least 1"):
         Narcissus(magnify=0.5)
-    with pytest.raises(ValueError, match="target from 0 to 2, got 3"):
+    with pytest.raises(ValueError, match="target as a whole number from 0 to 2, got 3"):
         Narcissus(num_classes=3, target=3)
