@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeVar
+from warnings import warn
 
 from .errors import RegistryError
 
@@ -71,7 +72,7 @@ def find(name: str, role: Role | None = None) -> type:
     for one in roles:
         found = _table(one).get(name)
         if found is not None:
-            return _loaded(found) if isinstance(found, EntryPoint) else found
+            return _loaded(found, one) if isinstance(found, EntryPoint) else found
     known = sorted(known for one in roles for known in _table(one))
     near = get_close_matches(name, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -154,7 +155,12 @@ def refuse_unknown(cls: type, given: Mapping[str, Any]) -> None:
 
 
 def _table(role: Role) -> dict[str, type | EntryPoint]:
-    return {**_entry_points(role), **_CLASSES[role]}
+    own, added = _CLASSES[role], _entry_points(role)
+    for name in own.keys() & added.keys():
+        if added[name].value != f"{own[name].__module__}:{own[name].__qualname__}":
+            where = added[name].value
+            warn(f"the {role} {name!r} of an installed package, {where}, is not used: the name is taken.", stacklevel=3)
+    return {**added, **own}
 
 
 @lru_cache
@@ -162,18 +168,26 @@ def _entry_points(role: Role) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"puretransforms.{role}s")}
 
 
-def _loaded(point: EntryPoint) -> type:
+def _loaded(point: EntryPoint, role: Role) -> type:
     try:
-        return point.load()
+        cls = point.load()
     except Exception as error:
         raise RegistryError(
             f"expected {point.name!r} at {point.value}, as an installed package says, got {type(error).__name__}: "
-            f"{error}: mend or uninstall that package."
+            f"{error}: repair or uninstall that package."
         ) from error
+    if not isinstance(cls, type) or getattr(cls, "role", None) != role:
+        raise RegistryError(
+            f"expected the class of a {role} at {point.value}, as an installed package says of {point.name!r}, got "
+            f"{cls!r}: repair or uninstall that package."
+        )
+    return cls
 
 
 def _imported(name: str, role: Role | None) -> type:
     module, _, attribute = name.rpartition(":")
+    if any(module in _table(known) for known in _CLASSES):
+        raise RegistryError(f"expected options as {module}:option=value, got {name!r}.")
     try:
         cls = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -117,7 +117,7 @@ def test_a_dry_run_writes_nothing(source, tmp_path):
         (("clean", "{s}", "{o}", "--with", "bleach"), "coin"),
         (("clean", "{s}", "{o}", "--with", "jpg"), "Did you mean 'jpeg'?"),
         (("clean", "{s}", "{o}", "--with", "cuda"), "expected a purifier"),
-        (("clean", "{s}", "{o}", "--with", "coin:alpha"), "name:option=value"),
+        (("clean", "{s}", "{o}", "--with", "coin:alpha"), "coin:option=value"),
         (("clean", "{s}", "{o}", "--with", "coin", "--set", "alpha=1"), "--set"),
         (("clean", "{s}", "{o}", "--with", "coin", "--batch-size", "many"), "--batch-size"),
         (("clean", "{s}", "{o}", "--with", "coin", "--batch-size", "0"), "batch_size"),
