@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +52,10 @@ def finished(path: Path) -> set[str]:
 
 def read(archive: str) -> tuple[torch.Tensor, ...]:
     stored = np.load(archive)
-    x_train, x_test = (torch.from_numpy(stored[name]).permute(0, 3, 1, 2).contiguous() for name in ("x_train", "x_test"))
-    return x_train, torch.from_numpy(stored["y_train"]), x_test, torch.from_numpy(stored["y_test"])
+    x_train, y_train, x_test, y_test = (
+        torch.from_numpy(stored[f"{x}_{part}"]) for part in ("train", "test") for x in "xy"
+    )
+    return x_train.permute(0, 3, 1, 2).contiguous(), y_train, x_test.permute(0, 3, 1, 2).contiguous(), y_test
 
 
 def purifier(name: str) -> JPEGCompress | Grayscale | None:
@@ -124,7 +126,7 @@ def circumstances(archive: str) -> dict[str, object]:
         "amx": "amx_tile" in flags,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": f"python -m experiments.victim {Path(archive).name} RESULTS CELL",
     }
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -73,7 +74,7 @@ class AirbenchNet(nn.Module):
         super().__init__()
         self.whiten = Whitening()
         channels = (24, *width)
-        self.groups = nn.Sequential(*(ConvGroup(*pair) for pair in zip(channels[:-1], channels[1:], strict=True)))
+        self.groups = nn.Sequential(*(ConvGroup(*pair) for pair in pairwise(channels)))
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
         with torch.no_grad():
             self.head.weight.div_(self.head.weight.std())

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from ..errors import DivergenceError, LabelError, NoImageError
 from ..functional.augment import random_crop_flip
 from ..functional.shapes import Float, Int, Tensor
-from .recipes import OneCycleSGD, Recipe
+from .recipes import ONE_CYCLE, Recipe
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Transform = Callable[[Tensor], Tensor]
@@ -44,7 +44,7 @@ def train_classifier(
     *,
     epochs: int,
     batch_size: int = 128,
-    recipe: Recipe = OneCycleSGD(),
+    recipe: Recipe = ONE_CYCLE,
     label_smoothing: float = 0.0,
     augment: Augment | None = random_crop_flip,
     alternating_flip: bool = False,

@@ -57,6 +57,9 @@ class OneCycleSGD:
         return _Scheduled(sgd, schedule)
 
 
+ONE_CYCLE = OneCycleSGD()
+
+
 class _Scheduled:
     def __init__(self, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
         self.optimizer = optimizer
