@@ -63,9 +63,10 @@ class Attack:
         if self.name == CLEAN:
             return Attacked(train.images, train.targets, torch.zeros(len(train), dtype=torch.bool), *no_goal(train))
         poison = self.poison(num_classes)
-        if self.kind == "targeted":
-            return _aimed(poison, train, test, num_classes, self.setup, self.rate)
-        return _poisoned(poison, train, test, self.rate)
+        if self.kind != "targeted":
+            return _poisoned(poison, train, test, self.rate)
+        rate = _TARGETED_RATE if self.rate is None else self.rate
+        return _aimed(poison, train, drawn_setup(train, test, num_classes, self.setup, rate))
 
     def poison(self, num_classes: int) -> Any:
         """The poison, not fitted.
@@ -111,25 +112,21 @@ def _kind(poison: type) -> str:
 def _poisoned(poison: Poison, train: LabelledImages, test: LabelledImages, rate: float | None) -> Attacked:
     """A share ``rate`` of ``train`` poisoned; what must see the data first is fitted on a GPU if there is one."""
     dataset = PoisonedDataset(train, poison, rate=rate, device=_work_device())
-    images = torch.empty_like(train.images)
-    for i in range(0, len(train), _BLOCK):
-        block = list(range(i, min(i + _BLOCK, len(train))))
-        images[block] = torch.stack([image for image, _ in dataset.__getitems__(block)])
     goal = triggered_test(dataset.poison, test) if isinstance(poison, Backdoor) else no_goal(train)
-    return Attacked(images, dataset.targets, dataset.mask | dataset.cover_mask, *goal)
+    return Attacked(_images(dataset), dataset.targets, dataset.mask | dataset.cover_mask, *goal)
 
 
-def _aimed(
-    poison: Any, train: LabelledImages, test: LabelledImages, num_classes: int, setup: int, rate: float | None
-) -> Attacked:
-    """One test image aimed at by altering training images of one class; see :func:`drawn_setup`."""
-    chosen = drawn_setup(train, test, num_classes, setup, _TARGETED_RATE if rate is None else rate)
-    device = _work_device()
-    crafted = poison.craft(train.images.to(device), train.targets.to(device), chosen)
-    mask = torch.zeros(len(train), dtype=torch.bool)
-    mask[chosen.base_indices] = True
-    wanted, truth = (torch.tensor([label]) for label in (chosen.base_class, chosen.target_class))
-    return Attacked(crafted.apply(train.images), train.targets, mask, chosen.target[None], wanted, truth)
+def _aimed(poison: TargetedPoison, train: LabelledImages, setup: TargetedSetup) -> Attacked:
+    """The one target of ``setup`` aimed at, by its base images."""
+    poison.fit(train, setup=setup, device=_work_device())
+    dataset = PoisonedDataset(train, poison)
+    wanted, truth = (torch.tensor([label]) for label in (setup.base_class, setup.target_class))
+    return Attacked(_images(dataset), dataset.targets, dataset.mask, setup.target[None], wanted, truth)
+
+
+def _images(dataset: PoisonedDataset) -> UInt8[Tensor, "n c h w"]:
+    blocks = (range(i, min(i + _BLOCK, len(dataset))) for i in range(0, len(dataset), _BLOCK))
+    return torch.stack([image for block in blocks for image, _ in dataset.__getitems__(list(block))])
 
 
 def drawn_setup(

@@ -67,7 +67,7 @@ class Summary:
         mean, worst: test accuracy over strong availability poisons, and the lowest of them (of ``worst_poison``).
         success: mean success of strong aimed attacks.
         clean, cost: accuracy on clean data, and the points lost against no purifier.
-        counted, of: poisons with a result, and strong poisons (of all kinds). Compare means with ``counted == of`` only.
+        counted, of: strong poisons with a result here, and all strong ones; means over fewer are not comparable.
     """
 
     purifier: str

@@ -54,8 +54,8 @@ def run_bench(
         find_attack(case.poison), find_defence(case.purifier)
     if data is None and not preset.digits:
         raise BenchmarkError(
-            f"expected data for the preset {preset.name!r}: a folder with train and test in it, an .npz, or a name such "
-            "as torchvision:CIFAR10:data."
+            f"expected data for the preset {preset.name!r}: a folder with train and test in it, an .npz, or a name "
+            "such as torchvision:CIFAR10:data."
         )
     train, test = load_data(data)
     bench = Bench(
@@ -217,6 +217,6 @@ def _check_alike(path: Path, entry: Entry, about: dict[str, object]) -> None:
     for name, value in about.items():
         if entry.about[name] != value:
             raise ManifestMismatchError(
-                f"expected results with {name} {value} in {path}, got {entry.about[name]}: choose another folder for the "
-                "results."
+                f"expected results with {name} {value} in {path}, got {entry.about[name]}: choose another folder "
+                "for the results."
             )
