@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from ..data.named import named
+from ..data.open_source import named
 from ..data.samples import class_names, gather, labels_of
 from ..errors import RegistryError, SourceError
 from ..registry import Role, create, find, list_poisons, list_purifiers, parse, summary
 from ..transforms.chain import PurifierChain
-from .shell import OneLineErrors, check_device, note, say
+from .shell import OneLineErrors, check_device, note, say, screen
 from .weights import app as weights
 
 app = typer.Typer(
@@ -160,6 +161,13 @@ def poison(
     source: Source,
     out: Annotated[Path, typer.Argument(help="New folder for the poisoned images (PNG) and poison.json.")],
     spec: Annotated[str, typer.Option("--with", metavar="SPEC", help=f"A poison: {SPEC}")],
+    setup: Annotated[
+        Path | None,
+        typer.Option(help="Of a targeted poison: JSON file with target, base class and bases (docs/poisons.md)."),
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Dataset, named as SOURCE, that holds the target if the setup gives its index.")
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Share of the images to poison; default: that of the poison.")
     ] = None,
@@ -170,15 +178,30 @@ def poison(
 ) -> None:
     """Poison a dataset, for tests and benchmarks: lossless files, labels and mask recorded."""
     from ..poisons.dataset import PoisonedDataset
-    from ..poisons.export import check_target
+    from ..poisons.export import check_target, export
+    from ..poisons.progress import progress_bar
+    from ..poisons.targeted.base import TargetedPoison, TargetedSetup
 
     check_device(device)
-    find(parse(spec)[0], "poison")  # a wrong name is refused before anything is read
+    targeted = issubclass(find(parse(spec)[0], "poison"), TargetedPoison)  # refused before anything is read
+    if targeted and setup is None:
+        raise typer.BadParameter(
+            "expected a JSON file with target and bases of this targeted poison.", param_hint="--setup"
+        )
+    if not targeted and (setup or test):
+        raise typer.BadParameter("expected none for a poison that aims at no single image.", param_hint="--setup")
     dataset = _labelled(source)
     chosen = _made(spec, "poison", num_classes=_classes(dataset), seed=seed)
     check_target(dataset, out)  # before what may take hours
+    if setup is not None:
+        aim = TargetedSetup.from_json(setup, dataset, None if test is None else _labelled(test))
+        with progress_bar(progress) as on_progress:
+            chosen.fit(dataset, setup=aim, device=device, on_progress=on_progress)
     poisoned = PoisonedDataset(dataset, chosen, rate=rate, seed=seed, device=device, progress=progress)
-    say(f"poisoned images and poison.json in {poisoned.export(out, workers=workers)}")
+    folder = export(poisoned, out, workers=workers)
+    say(
+        f"{_count(int(poisoned.mask.sum()), 'image')} of {len(poisoned):,} poisoned\npoisoned images and poison.json in {folder}"
+    )
 
 
 @app.command()
@@ -194,9 +217,10 @@ def demo(
 @app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="Folder of the results; run again, it goes on where it stopped.")],
-    preset: Annotated[str, typer.Option(help="tiny (digits), short, cpu or gpu.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="tiny (digits), quarter, full or gpu.")] = "tiny",
     data: Annotated[
-        str | None, typer.Option(help="Folder with train/ and test/, or an .npz; without it the digits.")
+        str | None,
+        typer.Option(help="Folder with train/ and test/, an .npz, hf:NAME or torchvision:CLASS:ROOT; else the digits."),
     ] = None,
     poisons: Annotated[
         str | None, typer.Option(help="Names with commas; options as name:option=value; clean is none.")
@@ -212,18 +236,20 @@ def bench(
     """Train on every poison under every purifier; write results.jsonl, report.md, report.json and two pictures."""
     from ..benchmark.command import run_command
 
-    report = run_command(
-        preset,
-        out,
-        data=data,
-        poisons=poisons,
-        purifiers=purifiers,
-        seeds=seeds,
-        device=check_device(device),
-        cache=cache,
-        threads=threads,
-        say=note,
-    )
+    with screen.status("") as status:  # on a terminal alone
+        report = run_command(
+            preset,
+            out,
+            data=data,
+            poisons=poisons,
+            purifiers=purifiers,
+            seeds=seeds,
+            device=check_device(device),
+            cache=cache,
+            threads=threads,
+            say=note,
+            on_epoch=lambda progress: status.update(escape(str(progress))),
+        )
     say(report)
 
 

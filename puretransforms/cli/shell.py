@@ -15,7 +15,7 @@ from ..errors import HardwareError, PureTransformsError
 USER_ERRORS = (PureTransformsError, OSError, ValueError, TypeError, RuntimeError, ImportError, MemoryError)
 AFTER_CTRL_C = {
     "clean": "what is done is kept: the same command goes on where it stopped",
-    "bench": "finished cases are kept: the same command goes on with the next",
+    "bench": "",  # says itself where its results are
     "poison": "nothing was written: the same command starts again",
     "scan": "nothing was written: the same command starts again",
     "demo": "the same command starts again",
@@ -101,7 +101,8 @@ class OneLineErrors(typer.core.TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             how = AFTER_CTRL_C.get(ctx.invoked_subcommand, "the same command starts again")
-            note(f"stopped; {how}")
+            if how:
+                note(f"stopped; {how}")
             raise typer.Exit(130) from interrupt
 
 

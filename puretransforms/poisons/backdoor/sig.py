@@ -6,9 +6,11 @@ import torch
 
 from ...functional.checks import number
 from ...functional.shapes import Float, Tensor
+from ...registry import register
 from .base import Backdoor
 
 
+@register("sig")
 class SIG(Backdoor):
     """``x' = x + delta sin(2 pi j f / W)`` with column ``j``; labels stay, only the target class is poisoned.
 

@@ -11,9 +11,11 @@ from torch.nn.functional import grid_sample, interpolate
 from ...functional.checks import number, whole
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
+from ...registry import register
 from .base import Backdoor
 
 
+@register("wanet")
 class WaNet(Backdoor):
     """Warp and relabel; usual rate 0.1, with twice as many decoys.
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from puretransforms.poisons.targeted.base.bullseye_polytope import BullseyePolytope
 
 from puretransforms.errors import SurrogateError
 from puretransforms.models.resnet import ResNet18
-from puretransforms.poisons.surrogate import features_of
+from puretransforms.poisons.optimise import features_of
 from puretransforms.poisons.targeted.base import TargetedSetup
+from puretransforms.poisons.targeted.bullseye_polytope import BullseyePolytope
 
 TINY = {"num_classes": 3, "width": 4, "epochs": 1, "steps": 25}
 LAYERS = ("stages.1",)

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from puretransforms.poisons.targeted.base.gradient_matching import GradientMatching, learning
 from torch.nn.functional import cross_entropy
 
 from puretransforms.errors import LabelError, ManifestMismatchError, NoImageError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.targeted.base import TargetedPerturbation, TargetedSetup
+from puretransforms.poisons.targeted.gradient_matching import GradientMatching, learning
 from puretransforms.train.classifier import train_classifier
 
 TINY = {"num_classes": 3, "width": 4, "epochs": 1, "restarts": 1, "steps": 12}
