@@ -120,7 +120,7 @@ def create(spec: str, role: Role | None = None, **options: Any) -> Any:
     try:
         return cls(**{**options, **given})
     except (TypeError, ValueError) as error:
-        takes = ", ".join(inspect.signature(cls).parameters)
+        takes = ", ".join(parameters(cls))
         raise RegistryError(f"{spec!r} makes no {cls.__name__}: {error} ({name} takes {takes})") from error
 
 
@@ -136,6 +136,15 @@ def name_of(cls: type) -> str | None:
 def summary(name: str, role: Role | None = None) -> str:
     """What a purifier or poison does, in one line: the first of its docstring."""
     return (inspect.getdoc(find(name, role)) or "").partition("\n")[0]
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments that ``cls`` takes, by name.
+
+    Those of ``__init__``: a class without its own has a ``__new__`` before it in the search of ``inspect.signature``.
+    """
+    named = list(inspect.signature(cls.__init__).parameters.items())[1:]
+    return {name: one for name, one in named if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
 
 
 def refuse_unknown(cls: type, given: Mapping[str, Any]) -> None:

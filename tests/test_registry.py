@@ -226,9 +226,8 @@ def test_they_run_in_clean_and_bench_from_the_shell(package, source, tmp_path):
     words = ("--preset", "tiny", "--data", "toy.npz", "--poisons", "salt", "--purifiers", "acid:share=0.25")
     report = shell("bench", "--out", "bench", *words, "--threads", "1")
     assert "salt" in report and "acid" in report
-    with (tmp_path / "bench" / "results.jsonl").open() as lines:
-        rows = [json.loads(line) for line in lines]
-    cases = {(row["poison"], row["purifier"]) for row in rows if "poison" in row}
+    results = [json.loads(file.read_text())["result"] for file in (tmp_path / "bench" / "results").iterdir()]
+    cases = {(result["poison"], result["purifier"]) for result in results}
     assert cases == {(poison, purifier) for poison in ("clean", "salt") for purifier in ("none", "acid:share=0.25")}
 
 

@@ -1,6 +1,5 @@
 """A row of the benchmark: the dataset under attack, made by the poison that the registry knows by that name."""
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..poisons.backdoor.base import Backdoor
 from ..poisons.base import Poison
 from ..poisons.dataset import PoisonedDataset
 from ..poisons.targeted.base import TargetedPoison, TargetedSetup
-from ..registry import create, find, parse
+from ..registry import create, find, parameters, parse
 
 CLEAN = "clean"
 _BLOCK = 1000
@@ -74,7 +73,7 @@ class Attack:
         Raises:
             RegistryError: arguments that it does not take.
         """
-        known = inspect.signature(find(self.name, "poison")).parameters
+        known = parameters(find(self.name, "poison"))
         preset = {"num_classes": num_classes} if "num_classes" in known else {}
         return create(self.name, "poison", **preset, **self.options)
 

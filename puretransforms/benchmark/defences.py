@@ -1,6 +1,5 @@
 """A column of the benchmark: a purifier that the registry knows, and its place; or a defence of the training itself."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from ..data.samples import LabelledImages
 from ..errors import BenchmarkError
-from ..registry import create, find, parse
+from ..registry import create, find, parameters, parse
 from ..train.classifier import Adapt
 
 NONE = "none"
@@ -56,7 +55,7 @@ class Defence:
         Raises:
             RegistryError: arguments that it does not take.
         """
-        known = inspect.signature(find(self.name, "purifier")).parameters
+        known = parameters(find(self.name, "purifier"))
         preset = {"seed": None if self.place == "access" else 0} if "seed" in known else {}
         purifier = create(self.name, "purifier", **(preset | self.options))
         if not purifier.fitted:

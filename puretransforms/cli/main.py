@@ -4,7 +4,6 @@ Each command is one call of the library. Purifiers and poisons go by their regis
 ``name:option=value``: see :mod:`puretransforms.registry`.
 """
 
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.markup import escape
 from ..data.open_source import named
 from ..data.samples import class_names, gather, labels_of
 from ..errors import RegistryError, SourceError
-from ..registry import Role, create, find, list_poisons, list_purifiers, parse, summary
+from ..registry import Role, create, find, list_poisons, list_purifiers, parameters, parse, summary
 from ..transforms.chain import PurifierChain
 from .shell import OneLineErrors, check_device, note, say, screen
 from .weights import app as weights
@@ -199,9 +198,7 @@ def poison(
             chosen.fit(dataset, setup=aim, device=device, on_progress=on_progress)
     poisoned = PoisonedDataset(dataset, chosen, rate=rate, seed=seed, device=device, progress=progress)
     folder = export(poisoned, out, workers=workers)
-    say(
-        f"{_count(int(poisoned.mask.sum()), 'image')} of {len(poisoned):,} poisoned\npoisoned images and poison.json in {folder}"
-    )
+    say(f"{int(poisoned.mask.sum()):,} of {len(poisoned):,} images poisoned\nimages and poison.json in {folder}")
 
 
 @app.command()
@@ -285,7 +282,7 @@ def _described(name: str, as_json: bool) -> None:
         print(json.dumps({"name": name, "role": cls.role, "summary": _summary(name, None), "options": options}))
         return
     say(_summary(name, None))
-    for key, parameter in inspect.signature(cls).parameters.items():
+    for key, parameter in parameters(cls).items():
         say(f"  {key}" + ("" if parameter.default is parameter.empty else f" = {_value(parameter.default)}"))
 
 
@@ -298,7 +295,7 @@ def _summary(name: str, role: Role | None) -> str:
 
 def _options(name: str, role: Role | None) -> list[str]:
     try:
-        return list(inspect.signature(find(name, role)).parameters)
+        return list(parameters(find(name, role)))
     except RegistryError:
         return []
 
@@ -312,7 +309,7 @@ def _value(default: Any) -> str:
 
 def _made(spec: str, role: Role, **defaults: Any) -> Any:
     """What ``spec`` names, with those of ``defaults`` that its class takes."""
-    known = inspect.signature(find(parse(spec)[0], role)).parameters
+    known = parameters(find(parse(spec)[0], role))
     return create(spec, role, **{key: value for key, value in defaults.items() if key in known})
 
 

@@ -145,7 +145,7 @@ def test_a_dry_run_writes_nothing(source, tmp_path):
         (("poison", "{s}", "{o}", "--with", "cuda:kernel_size=2"), "kernel_size"),
         (("poison", "{s}", "{o}", "--with", "cuda:num_classes=1"), "num_classes"),
         (("poison", "{s}", "{o}", "--with", "sig", "--rate", "0.9"), "lower the rate"),
-        (("poison", "{s}", "{o}", "--with", "cuda", "--rate", "2"), "rate from 0 to 1"),
+        (("poison", "{s}", "{o}", "--with", "cuda", "--rate", "2"), "a number from 0 to 1"),
         (("poison", "{s}", "{o}", "--with", "cuda", "--seed", "-1"), "seed"),
         (("poison", "{s}/nowhere", "{o}", "--with", "cuda"), "nowhere"),
         (("poison", "{s}/a", "{o}", "--with", "cuda"), "class folder"),
