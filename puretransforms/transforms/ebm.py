@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import PIL.Image
 import torch
@@ -78,19 +78,19 @@ class EBMPurify(PureTransform):
         self,
         weights: str | Path | None = "ebm-small-32",
         *,
-        arch: Literal["small", "published"] | None = None,
+        arch: str | None = None,
         nf: int | None = None,
         steps: int | None = None,
         step_size: float | None = None,
         temperature: float | None = None,
         repeats: int = 1,
         threshold: float | None = None,
-        precision: Literal["bf16", "fp32"] = "bf16",
+        precision: str = "bf16",
         compiled: bool = False,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -132,7 +132,7 @@ class EBMPurify(PureTransform):
         checkpoint: str | Path | None = None,
         save_every: int = 500,
         on_record: Callable[[FitStep], object] | None = None,
-    ) -> Self:
+    ) -> "EBMPurify":
         """Train the energy on images of one's own by denoising score matching; labels are not read.
 
         PureEBM claims that an energy purifies also where the images that it was trained on are poisoned. The defaults

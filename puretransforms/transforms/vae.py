@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -35,9 +35,9 @@ class VAEPurify(PureTransform):
     * **Pretrained, without labels** (the constructor): a rate-limited autoencoder trained on natural images, a learned
       codec of about one bit per pixel. An extension of this library; D-VAE has no such mode.
     * **Fitted, with labels**: ``VAEPurify(weights=None).fit(dataset)``, then ``purifier(images, labels)``. This is
-      D-VAE (Yu et al., ICML 2024, arXiv 2405.01460): two networks are fitted to the poisoned set itself, each predicts from code and
-      label a perturbation ``p``, and ``x -> D2(clamp(clamp(x - p1(x, y)) - p2(x1, y)))``, with ``D2`` the
-      reconstruction of the second network.
+      D-VAE (Yu et al., ICML 2024, arXiv 2405.01460): two networks are fitted to the poisoned set itself, each predicts
+      from code and label a perturbation ``p``, and ``x -> D2(clamp(clamp(x - p1(x, y)) - p2(x1, y)))``, with ``D2``
+      the reconstruction of the second network.
     * **Fitted, without labels**: ``purifier(images)`` of a fitted purifier is the reconstruction ``D2(x)`` alone.
 
     Labels are found in ``(images, labels)``, in either order, or under ``"label"``, ``"labels"``, ``"target"`` or
@@ -78,7 +78,7 @@ class VAEPurify(PureTransform):
         self,
         weights: str | Path | None = "vae-small-32",
         *,
-        arch: Literal["small", "published"] | None = None,
+        arch: str | None = None,
         width: int | None = None,
         latent: int | None = None,
         size: int | None = None,
@@ -87,11 +87,11 @@ class VAEPurify(PureTransform):
         spatial: bool = True,
         schedule: str | FitSchedule | dict = "published",
         sample: bool = False,
-        precision: Literal["bf16", "fp32"] = "bf16",
+        precision: str = "bf16",
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -146,7 +146,7 @@ class VAEPurify(PureTransform):
         checkpoint: str | Path | None = None,
         save_every: int = 200,
         on_record: Callable[[FitRecord], object] | None = None,
-    ) -> Self:
+    ) -> "VAEPurify":
         """Fit D-VAE to a poisoned, labelled dataset: two stages, see :func:`puretransforms.train.dvae.fit_dvae`.
 
         The networks are made anew, for the size and the classes of the dataset.
