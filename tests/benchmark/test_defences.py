@@ -88,9 +88,8 @@ def test_what_is_not_fitted_is_fitted_to_the_poisoned_set(monkeypatch: pytest.Mo
         assert asked["dataset"] is poisoned and asked["device"] == device and asked["checkpoint"] == tmp_path / "fit"
     assert "short" in str(asked["schedule"])
     asked.clear()
-    find_defence("projection").purifier(poisoned)
-    find_defence("jpeg").purifier(poisoned)
-    assert not asked, "and nothing else by that method"
+    monkeypatch.undo()
+    assert find_defence("projection").purifier(poisoned).basis.shape == (3 * 16 * 16, 3)
 
 
 def test_auto_scans_the_poisoned_set() -> None:
