@@ -13,6 +13,7 @@ from ..poisons.base import Poison
 from ..poisons.dataset import PoisonedDataset
 from ..poisons.targeted.base import TargetedPoison, TargetedSetup
 from ..registry import create, find, parameters, parse
+from .defences import work_device
 
 CLEAN = "clean"
 _BLOCK = 1000
@@ -110,14 +111,14 @@ def _kind(poison: type) -> str:
 
 def _poisoned(poison: Poison, train: LabelledImages, test: LabelledImages, rate: float | None) -> Attacked:
     """A share ``rate`` of ``train`` poisoned; what must see the data first is fitted on a GPU if there is one."""
-    dataset = PoisonedDataset(train, poison, rate=rate, device=_work_device())
+    dataset = PoisonedDataset(train, poison, rate=rate, device=work_device())
     goal = triggered_test(dataset.poison, test) if isinstance(poison, Backdoor) else no_goal(train)
     return Attacked(_images(dataset), dataset.targets, dataset.mask | dataset.cover_mask, *goal)
 
 
 def _aimed(poison: TargetedPoison, train: LabelledImages, setup: TargetedSetup) -> Attacked:
     """The one target of ``setup`` aimed at, by its base images."""
-    poison.fit(train, setup=setup, device=_work_device())
+    poison.fit(train, setup=setup, device=work_device())
     dataset = PoisonedDataset(train, poison)
     wanted, truth = (torch.tensor([label]) for label in (setup.base_class, setup.target_class))
     return Attacked(_images(dataset), dataset.targets, dataset.mask, setup.target[None], wanted, truth)
@@ -149,10 +150,6 @@ def drawn_setup(
     target = test.images[targets[torch.randint(len(targets), (), generator=draw)]]
     chosen = bases[torch.randperm(len(bases), generator=draw)[:count]].sort().values
     return TargetedSetup(target, target_class, base_class, chosen)
-
-
-def _work_device() -> str | None:
-    return "cuda" if torch.cuda.is_available() else None
 
 
 def triggered_test(poison: Backdoor, test: LabelledImages) -> tuple[Tensor, Tensor, Tensor]:

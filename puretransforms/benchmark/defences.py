@@ -59,9 +59,7 @@ class Defence:
         preset = {"seed": None if self.place == "access" else 0} if "seed" in known else {}
         purifier = create(self.name, "purifier", **(preset | self.options))
         if not purifier.fitted:
-            purifier = purifier.fit(
-                poisoned, device="cuda" if torch.cuda.is_available() else None, checkpoint=checkpoint
-            )
+            purifier = purifier.fit(poisoned, device=work_device(), checkpoint=checkpoint)
         if self.place == "advised" and getattr(purifier, "online", False) and "seed" not in self.options:
             purifier.seed = None
         return purifier
@@ -100,6 +98,11 @@ def apply_purifier(purifier: Any, images: Tensor, labels: Tensor | None = None) 
     if labels is None or not getattr(purifier, "reads_labels", False):
         return purifier(images)
     return purifier((images, labels.to(images.device)))[0]
+
+
+def work_device() -> str | None:
+    """Where to fit: a GPU if there is one, else where the images are."""
+    return "cuda" if torch.cuda.is_available() else None
 
 
 def _split_place(spec: str) -> tuple[str, str]:

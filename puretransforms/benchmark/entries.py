@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 import re
+import subprocess
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -70,7 +71,7 @@ def save_entry(folder: Path, entry: Entry) -> Path:
 
 
 def load_entries(folder: str | Path) -> list[Entry]:
-    """Every entry below ``folder``, sorted by case; none if there is no such folder. The template is left out.
+    """Every entry below ``folder``, sorted by victim, seed, poison and purifier; none if there is no such folder. The template is left out.
 
     Raises:
         ManifestMismatchError: a file that is no entry, or a case that stands in two files.
@@ -83,7 +84,7 @@ def load_entries(folder: str | Path) -> list[Entry]:
         before = found.setdefault(entry.result.case, (path, entry))[0]
         if before != path:
             raise ManifestMismatchError(f"expected one file for each case, got {before} and {path}: remove one.")
-    return [found[case][1] for case in sorted(found)]
+    return [found[case][1] for case in sorted(found, key=_order)]
 
 
 def load_entry(path: str | Path) -> Entry:
@@ -142,12 +143,25 @@ def circumstances(device: str) -> dict[str, Any]:
     from .. import __version__
 
     return {
-        "code": f"puretransforms {__version__}",
+        "code": f"puretransforms {__version__}{_commit()}",
         "hardware": hardware(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def _commit() -> str:
+    """`` (abc1234)`` of a checkout, with ``+`` where it has been changed since; empty for an installed package."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        words = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f" ({done.stdout.strip()})"
 
 
 def hardware(device: str) -> str:
@@ -158,6 +172,11 @@ def hardware(device: str) -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
+
+
+def _order(case: Case) -> tuple[Any, ...]:
+    """By victim and seed; clean data and no purifier first."""
+    return case.setting, case.seed, case.poison != "clean", case.poison, case.purifier != "none", case.purifier
 
 
 def _read(cls: type, values: Any) -> Any:

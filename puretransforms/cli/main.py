@@ -5,6 +5,7 @@ Each command is one call of the library. Purifiers and poisons go by their regis
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,6 @@ from ..data.open_source import named
 from ..data.samples import class_names, gather, labels_of
 from ..errors import RegistryError, SourceError
 from ..registry import Role, create, find, list_poisons, list_purifiers, parameters, parse, summary
-from ..transforms.chain import PurifierChain
 from .shell import OneLineErrors, check_device, note, say, screen
 from .weights import app as weights
 
@@ -32,6 +32,7 @@ app.add_typer(weights, name="weights")
 SOURCES = (
     "Folder of images or its URL; tar shards, as 'shards/{000..099}.tar'; hf:NAME#SPLIT; torchvision:CLASS:ROOT#SPLIT."
 )
+_MARKUP = re.compile(r"(?::\w+:)?`+~?([^`]*)`+")  # of a docstring
 SPEC = "name, name:option=value (values are JSON or text), or module:Class; `puretransforms list` names them all."
 
 Source = Annotated[str, typer.Argument(help=SOURCES)]
@@ -111,31 +112,29 @@ def clean(
 ) -> None:
     """Purify every image of SOURCE into OUT; run it again after a kill and it goes on where it stopped."""
     from ..cleaning.clean import clean as run
+    from ..cleaning.clean import estimate_clean
 
-    steps = [_made(spec, "purifier") for spec in purifiers]
-    if dry_run and suspects:
-        raise typer.BadParameter("expected none with --dry-run, which purifies nothing.", param_hint="--suspects")
-    result: Any = run(
-        named(source),
-        out,
-        steps[0] if len(steps) == 1 else PurifierChain(steps),
-        batch_size=batch_size,
-        workers=workers,
-        unit_size=unit_size,
-        seed=seed,
-        device=check_device(device),
-        strict=strict,
-        dry_run=dry_run,
-        report=report,
-        engine=engine,
-        actors=actors,
-        image_key=image_key,
-        label_key=label_key,
-        progress=progress,
-    )
+    steps = [create(spec, "purifier") for spec in purifiers]
+    purifier = steps[0] if len(steps) == 1 else steps
+    shared: dict[str, Any] = {"workers": workers, "seed": seed, "device": check_device(device), "progress": progress}
+    shared |= {"image_key": image_key, "label_key": label_key}
     if dry_run:
-        say(_estimated(result))
+        if suspects:
+            raise typer.BadParameter("expected none with --dry-run, which purifies nothing.", param_hint="--suspects")
+        say(_estimated(estimate_clean(source, out, purifier, **shared)))
         return
+    result = run(
+        source,
+        out,
+        purifier,
+        batch_size=batch_size,
+        unit_size=unit_size,
+        strict=strict,
+        report=report,
+        engine=engine,  # type: ignore[arg-type]
+        actors=actors,
+        **shared,
+    )
     say(_cleaned(result))
     if suspects and result.complete:
         say(f"{result.suspects(suspects)} images by how much they changed in {suspects}")
@@ -190,7 +189,9 @@ def poison(
     if not targeted and (setup or test):
         raise typer.BadParameter("expected none for a poison that aims at no single image.", param_hint="--setup")
     dataset = _labelled(source)
-    chosen = _made(spec, "poison", num_classes=_classes(dataset), seed=seed)
+    known = parameters(find(parse(spec)[0], "poison"))
+    own = {name: one for name, one in (("num_classes", _classes(dataset)), ("seed", seed)) if name in known}
+    chosen = create(spec, "poison", **own)
     check_target(dataset, out)  # before what may take hours
     if setup is not None:
         aim = TargetedSetup.from_json(setup, dataset, None if test is None else _labelled(test))
@@ -288,7 +289,7 @@ def _described(name: str, as_json: bool) -> None:
 
 def _summary(name: str, role: Role | None) -> str:
     try:
-        return summary(name, role)
+        return _MARKUP.sub(r"\1", summary(name, role))
     except RegistryError as error:  # the others are to be listed all the same
         return f"cannot be loaded: {error}"
 
@@ -305,12 +306,6 @@ def _value(default: Any) -> str:
         return default if isinstance(default, str) else json.dumps(default)
     except TypeError:
         return str(default)
-
-
-def _made(spec: str, role: Role, **defaults: Any) -> Any:
-    """What ``spec`` names, with those of ``defaults`` that its class takes."""
-    known = parameters(find(parse(spec)[0], role))
-    return create(spec, role, **{key: value for key, value in defaults.items() if key in known})
 
 
 def _labelled(source: str) -> Any:

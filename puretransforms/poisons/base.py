@@ -3,7 +3,7 @@
 import inspect
 import operator
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import PIL.Image
 import torch
@@ -20,6 +20,8 @@ from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Bool, Float, Int, Tensor, UInt8
 from ..registry import refuse_unknown
 from .progress import OnProgress
+
+P = TypeVar("P", bound="Poison")
 
 
 class Poison(v2.Transform):
@@ -58,7 +60,7 @@ class Poison(v2.Transform):
     cover_ratio: float = 0.0  # decoys for each poisoned sample
     _chunk: ClassVar[int] = 1 << 18  # pixel values worked on at a time: they stay in the cache
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
         """Refuse an argument that the class does not take, and name the nearest that it does."""
         refuse_unknown(cls, kwargs)
         return super().__new__(cls)
@@ -78,14 +80,14 @@ class Poison(v2.Transform):
         raise NotImplementedError(f"{type(self).__name__} must define perturb(x, labels, noise).")
 
     def fit(
-        self,
+        self: P,
         dataset: Any,
         *,
         surrogate: nn.Module | Sequence[nn.Module] | None = None,
         index: Int[Tensor, " n"] | None = None,
         device: torch.device | str | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Self:
+    ) -> P:
         """Learn from the whole clean dataset, in place, and return the poison itself. Most poisons learn nothing.
 
         Args:

@@ -6,7 +6,7 @@ A saved one is int8 levels in one safetensors file, held to their budget when th
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,9 @@ from .progress import OnProgress, Progress
 
 FORMAT = "1"
 _SLACK = 1e-3  # of an 8-bit level, for an epsilon written in decimals
+
+
+S = TypeVar("S", bound="StoredPoison")
 
 
 class StoredPoison(Poison):
@@ -63,14 +66,14 @@ class StoredPoison(Poison):
         raise NotImplementedError(f"{type(self).__name__} must define craft(images, labels, surrogate, progress).")
 
     def fit(
-        self,
+        self: S,
         dataset: Any,
         *,
         surrogate: nn.Module | Sequence[nn.Module] | None = None,
         index: Int[Tensor, " n"] | None = None,
         device: torch.device | str | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Self:
+    ) -> S:
         """Optimise the perturbation on the clean data: see :meth:`puretransforms.poisons.base.Poison.fit`.
 
         A surrogate is left as it was found (exception: poisons that say so).
@@ -207,7 +210,7 @@ class StoredPoison(Poison):
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls: type[S], path: str | Path) -> S:
         """Read what :meth:`save` wrote.
 
         Raises:

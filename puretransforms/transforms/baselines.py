@@ -5,7 +5,7 @@ Qin et al., "APBench", TMLR 2024. All are applied to the stored training image, 
 """
 
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import PIL.Image
 import torch
@@ -71,8 +71,8 @@ class JPEGCompress(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -118,8 +118,8 @@ class Grayscale(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -151,8 +151,8 @@ class BitDepthReduce(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -187,8 +187,8 @@ class GaussianBlur(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -215,6 +215,7 @@ class MedianBlur(PureTransform):
 
     channels = None
     randomized = False
+    graph_refusal = "calls kornia, whose checks no graph can hold: call it before the compiled part"
 
     def __init__(
         self,
@@ -222,8 +223,8 @@ class MedianBlur(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:

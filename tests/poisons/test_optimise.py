@@ -145,7 +145,5 @@ def test_batches_visit_everything_in_each_epoch():
 
 
 def test_a_surrogate_elsewhere_than_the_images_is_refused_with_the_way_there(model):
-    with pytest.raises(
-        SurrogateError, match=r'on meta, where the images are, got it on cpu: call surrogate.to\("meta"\)'
-    ):
+    with pytest.raises(SurrogateError, match=r'on meta, .* got it on cpu: call surrogate.to\("meta"\)'):
         check_surrogate(model, torch.zeros(1, 3, 16, 16, device="meta"), 3)

@@ -7,7 +7,7 @@ and mean square ``q_i`` of channel ``i`` at a pixel both moments are closed form
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,7 +68,7 @@ class OPS(Poison):
         index: Int[Tensor, " n"] | None = None,
         device: torch.device | str | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Self:
+    ) -> "OPS":
         """Take the class statistics of the clean data: see :meth:`puretransforms.poisons.base.Poison.fit`.
 
         Neither a surrogate nor an index is used. A torch dataset is read in parts, and never held in memory.

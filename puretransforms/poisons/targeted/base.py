@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import PIL.Image
 import torch
@@ -77,6 +77,9 @@ class TargetedSetup:
         return cls(target, label if target_class is None else target_class, base_class, bases)
 
 
+T = TypeVar("T", bound="TargetedPoison")
+
+
 class TargetedPoison(StoredPoison):
     """Base of targeted poisons: the stored perturbation belongs to the base images; all others pass unchanged.
 
@@ -113,7 +116,7 @@ class TargetedPoison(StoredPoison):
         raise NotImplementedError(f"{type(self).__name__} must define optimise(...).")
 
     def fit(
-        self,
+        self: T,
         dataset: Any,
         *,
         setup: TargetedSetup | None = None,
@@ -121,7 +124,7 @@ class TargetedPoison(StoredPoison):
         index: Int[Tensor, " n"] | None = None,
         device: torch.device | str | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Self:
+    ) -> T:
         """Craft the perturbation of the base images of ``setup`` in the clean training set ``dataset``.
 
         Args:
