@@ -188,6 +188,38 @@ def test_a_defect_of_the_library_keeps_its_traceback(source, tmp_path, monkeypat
     assert isinstance(run("verify", tmp_path).exception, KeyError)
 
 
+def test_a_targeted_poison_has_a_setup(source, tmp_path):
+    """``--setup`` says who attacks what: the target by its index in ``--test``, the bases drawn from a class."""
+    (tmp_path / "setup.json").write_text(json.dumps({"target_index": 1, "base_class": "b", "bases": 2}))
+    spec = "bullseye_polytope:width=4:epochs=1:steps=2"
+    words = ("poison", source, tmp_path / "out", "--with", spec, "--setup", tmp_path / "setup.json")
+    result = run(*words, "--test", source, "--no-progress")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"2 of 6 images poisoned\nimages and poison.json in {tmp_path / 'out'}\n"
+    record = json.loads((tmp_path / "out" / "poison.json").read_text())
+    poisoned = [name for name, row in record["files"].items() if row["poisoned"]]
+    assert len(poisoned) == 2 and all(name.startswith("b/") for name in poisoned)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("--with", "bullseye_polytope"), "--setup"),
+        (("--with", "cuda", "--setup", "{t}/setup.json"), "aims at no single image"),
+        (("--with", "bullseye_polytope", "--setup", "{t}/nowhere.json"), "nowhere.json"),
+        (("--with", "bullseye_polytope", "--setup", "{t}/setup.json"), "target_index"),
+        (("--with", "bullseye_polytope", "--setup", "{t}/broken.json"), "broken.json"),
+        (("--with", "bullseye_polytope", "--setup", "{t}/setup.json", "--test", "{t}/nowhere"), "nowhere"),
+    ],
+)
+def test_a_setup_that_does_not_fit_is_one_line(source, tmp_path, words, hint):
+    (tmp_path / "setup.json").write_text(json.dumps({"target_index": 1, "base_class": "b", "bases": 2}))
+    (tmp_path / "broken.json").write_text("{")
+    result = run("poison", source, tmp_path / "out", *(word.format(t=tmp_path) for word in words))
+    check_one_line(result)
+    assert hint in result.stderr
+
+
 @pytest.mark.parametrize("name", ["badnets", "blend", "bpp", "sig", "wanet", "cuda"])
 def test_every_poison_runs_at_its_own_rate(source, tmp_path, name):
     result = run("poison", source, tmp_path / "out", "--with", name)
@@ -226,7 +258,7 @@ def test_list_names_everything_in_one_line_each():
     for role, names in (("purifiers", pt.list_purifiers()), ("poisons", pt.list_poisons())):
         assert [row["name"] for row in data[role]] == names and len(names) > 8
         for row in data[role]:
-            assert row["summary"] and row["options"] is not None
+            assert row["summary"] and "`" not in row["summary"] and row["options"]
             assert sum(line.split()[:1] == [row["name"]] and row["summary"] in line for line in lines) == 1
     assert len(lines) == len(pt.list_purifiers()) + len(pt.list_poisons()) + 2
 
