@@ -225,7 +225,9 @@ def _stored(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise SourceError(f"expected a setup as JSON at {path}, got {type(error).__name__}: {error}.") from error
+        raise SourceError(
+            f"expected a setup as JSON at {path}, got {type(error).__name__}: see TargetedSetup.from_json for its keys."
+        ) from error
     if not isinstance(stored, dict) or set(stored) - KEYS:
         got = sorted(set(stored) - KEYS) if isinstance(stored, dict) else type(stored).__name__
         raise SourceError(f"expected one JSON object of {', '.join(sorted(KEYS))} in {path}, got {got}: correct it.")
@@ -261,7 +263,9 @@ def _target(stored: dict[str, Any], path: Path, test: Any) -> tuple[UInt8[Tensor
             with PIL.Image.open(file) as opened:
                 image = opened.convert("RGB") if opened.mode == "P" else opened.copy()
         except OSError as error:
-            raise SourceError(f"expected the target_image of {path} at {file}, got {error}.") from error
+            raise SourceError(
+                f"expected an image at {file}, the target_image of {path}, got {type(error).__name__}: correct the path."
+            ) from error
     else:
         place = whole("target_index", stored["target_index"], least=0)
         if test is None or place >= len(test):
