@@ -264,7 +264,7 @@ def _target(stored: dict[str, Any], path: Path, test: Any) -> tuple[UInt8[Tensor
                 image = opened.convert("RGB") if opened.mode == "P" else opened.copy()
         except OSError as error:
             raise SourceError(
-                f"expected an image at {file}, the target_image of {path}, got {type(error).__name__}: correct the path."
+                f"expected an image at {file}, the target_image of {path}, got {type(error).__name__}: correct it."
             ) from error
     else:
         place = whole("target_index", stored["target_index"], least=0)

@@ -156,7 +156,7 @@ GOOD = {"target_index": 4, "base_class": 2, "bases": 2}
         (
             {"target_image": "x.png", "base_class": 2, "bases": 2},
             SourceError,
-            r"an image at .*x.png, the target_image of .*FileNotFound",
+            "target_image of .*FileNotFound",
         ),
         ([1], SourceError, "one JSON object"),
     ],
