@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import PIL.Image
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from ...data.images import round_to_uint8, to_unit, unwrap
 from ...data.samples import class_names, gather, labels_of, pair_of
@@ -238,7 +239,7 @@ def _stored(path: Path) -> dict[str, Any]:
 
 
 def _labels_and_names(train: Any) -> tuple[Int[Tensor, " n"], list[str] | None]:
-    if isinstance(train, tuple | list | str | Path) or not hasattr(train, "__getitem__"):
+    if not isinstance(train, Dataset):
         train = gather(train, channels=None)
     return labels_of(train), class_names(train)
 
