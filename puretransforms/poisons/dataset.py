@@ -27,9 +27,9 @@ class PoisonedDataset(Dataset):
     """A map-style dataset of ``(image, label)`` samples, part of them poisoned; images keep their type.
 
     The poison falls on the stored image, before any augmentation: give the inner dataset no random transform, and put
-    crops, flips and normalisation into ``transform`` here. :func:`puretransforms.poisons.export.export` writes it to
-    disk. Sample ``i`` has one fixed perturbation, keyed by
+    crops, flips and normalisation into ``transform`` here. Sample ``i`` has one fixed perturbation, keyed by
     ``(poison.seed, i)``. A poison that is not yet fitted is copied and fitted here.
+    :func:`puretransforms.poisons.export.export` writes the dataset to disk.
 
     Args:
         dataset: ``dataset[i] -> (image, label)`` with labels ``0 .. poison.num_classes - 1``.

@@ -130,7 +130,8 @@ def search(
 
     Args:
         num_classes: how many to find.
-        height, width: image size in pixels.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
         seed: 0 to 2**32 - 1.
         min_response: ``None``: 10 for up to ten classes, 3 for more, as in the paper.
 

@@ -21,7 +21,7 @@ class CUDA(Poison):
 
     Kernel entries are ``U(0, p_b)`` and one random tap is 1; cross-correlation with zero padding, so the outermost
     ``kernel_size // 2`` pixels darken. About 19 dB on CIFAR-10: visible, outside every norm ball. An all-black image
-    stays black. With the default arguments the kernels are those of the published data set, number for number.
+    stays black. With the default arguments the kernels are those of the published dataset, number for number.
 
     Args:
         kernel_size: odd side in pixels; 3 at 32 pixels, 9 at 224.

@@ -212,9 +212,9 @@ class EMClasswise(_EM):
 class EMSamplewise(_EM):
     """An error-minimising noise image for each image.
 
-    As :class:`EMClasswise`, but every image of the data set takes ``pgd_steps`` steps in each round from its own noise.
+    As :class:`EMClasswise`, but every image of the dataset takes ``pgd_steps`` steps in each round from its own noise.
     The defaults are the authors' (20 steps of 0.8/255, stop at 99 %); ``EMSamplewise(**APBENCH)`` is the five-step
-    variant. Cost: each round is ``pgd_steps`` passes over the data set, and ten to twenty rounds are usual, so this is
+    variant. Cost: each round is ``pgd_steps`` passes over the dataset, and ten to twenty rounds are usual, so this is
     work for a GPU beyond some thousand images.
 
     Args: those of :class:`EMClasswise`, without ``subset``.

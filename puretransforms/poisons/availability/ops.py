@@ -22,7 +22,7 @@ from ...registry import register
 from ..base import Poison, open_images
 from ..progress import OnProgress
 
-_PART = 256  # samples in memory at a time
+_PART = 256  # samples at a time
 
 
 @register("ops")
@@ -76,7 +76,9 @@ class OPS(Poison):
         self._refuse_surrogate(surrogate)
         self._forget()
         for part in _parts(dataset):
-            self._add(*self._gather(part, device))
+            images, labels = self._gather(part, device)
+            for batch in zip(images.split(_PART), labels.split(_PART), strict=True):
+                self._add(*batch)
         return self
 
     def _add(self, images: UInt8[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:

@@ -31,9 +31,10 @@ class REM(StoredPoison):
 
     Cost: ``train_steps * pgd_steps * views * (inner_steps + 1)`` passes over a batch, 2.75 million with these defaults,
     which are the authors': hours on a GPU (``REM().fit(dataset, device="cuda")``), months on a CPU, where :meth:`fit`
-    raises HardwareError. A ``surrogate`` given to ``fit`` is trained further: pass
-    an untrained one. A view is a crop of the zero-padded image by whole pixels, mirrored half of the time, as in
-    training: it keeps the fine grain of the noise, which a sub-pixel shift would blur away.
+    raises HardwareError. A ``surrogate`` given to ``fit`` is trained further: pass an untrained one.
+
+    A view is a crop of the zero-padded image by whole pixels, mirrored half of the time, as in training: it keeps the
+    fine grain of the noise, which a sub-pixel shift would blur away.
 
     Args:
         epsilon, step, pgd_steps: ball, step and number of steps of the noise, in pixel units.

@@ -14,7 +14,7 @@ from .base import Backdoor
 class SIG(Backdoor):
     """``x' = x + delta sin(2 pi j f / W)`` with column ``j``; labels stay, only the target class is poisoned.
 
-    The usual rate counts the whole data set: 0.1 of ten equal classes is every image of the target class (0.02 in the
+    The usual rate counts the whole dataset: 0.1 of ten equal classes is every image of the target class (0.02 in the
     stealthy setting).
 
     Args:

@@ -26,7 +26,7 @@ class WaNet(Backdoor):
     Args:
         strength: ``s``.
         grid_size: ``k``.
-        cover_ratio: decoys for each poisoned sample: 2 in the paper, 0.5 to 1 in static data sets, 0 for none.
+        cover_ratio: decoys for each poisoned sample: 2 in the paper, 0.5 to 1 in static datasets, 0 for none.
         target, mode, num_classes, seed, quantize: see :class:`~puretransforms.poisons.backdoor.base.Backdoor`.
     """
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import PIL.Image
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from ...data.images import round_to_uint8, to_unit, unwrap
 from ...data.samples import class_names, gather, labels_of, pair_of
@@ -225,7 +226,9 @@ def _stored(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise SourceError(f"expected a setup as JSON at {path}, got {type(error).__name__}: {error}.") from error
+        raise SourceError(
+            f"expected a setup as JSON at {path}, got {type(error).__name__}: see TargetedSetup.from_json for its keys."
+        ) from error
     if not isinstance(stored, dict) or set(stored) - KEYS:
         got = sorted(set(stored) - KEYS) if isinstance(stored, dict) else type(stored).__name__
         raise SourceError(f"expected one JSON object of {', '.join(sorted(KEYS))} in {path}, got {got}: correct it.")
@@ -236,7 +239,7 @@ def _stored(path: Path) -> dict[str, Any]:
 
 
 def _labels_and_names(train: Any) -> tuple[Int[Tensor, " n"], list[str] | None]:
-    if isinstance(train, tuple | list | str | Path) or not hasattr(train, "__getitem__"):
+    if not isinstance(train, Dataset):
         train = gather(train, channels=None)
     return labels_of(train), class_names(train)
 
@@ -261,7 +264,9 @@ def _target(stored: dict[str, Any], path: Path, test: Any) -> tuple[UInt8[Tensor
             with PIL.Image.open(file) as opened:
                 image = opened.convert("RGB") if opened.mode == "P" else opened.copy()
         except OSError as error:
-            raise SourceError(f"expected the target_image of {path} at {file}, got {error}.") from error
+            raise SourceError(
+                f"expected an image at {file}, the target_image of {path}, got {type(error).__name__}: correct it."
+            ) from error
     else:
         place = whole("target_index", stored["target_index"], least=0)
         if test is None or place >= len(test):
