@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class PurifierChain(PureTransform):
 
     def __init__(
         self,
-        steps: Sequence[str | PureTransform] = (),
+        steps: list[str | PureTransform] | tuple[str | PureTransform, ...] = (),
         *,
         seed: int | None = None,
         device: str | None = None,
@@ -49,7 +49,7 @@ class PurifierChain(PureTransform):
         super().__init__(
             seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
         )
-        given = [steps] if isinstance(steps, str | PureTransform) else list(steps)
+        given = list(steps)
         for step in given:
             if not isinstance(step, str | PureTransform):
                 raise TypeError(
