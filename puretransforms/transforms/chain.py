@@ -81,6 +81,7 @@ class PurifierChain(PureTransform):
             if not one.fitted:
                 file = None if checkpoint is None else Path(f"{checkpoint}.{number}")
                 one.fit(dataset, seed=seed, device=device, checkpoint=file, on_record=on_record)
+        self.steps = [_spec(one) for one in self.purifiers]  # with what the fits have found, such as num_classes
         self.reads_labels = any(one.reads_labels for one in self.purifiers)
         return self
 
