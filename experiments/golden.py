@@ -43,14 +43,16 @@ def make_purifier(name: str, options: dict[str, Any]) -> Any:
 
 
 def fit_projection(images: torch.Tensor, labels: torch.Tensor, **options: Any) -> Any:
-    return purifier_class("OrthogonalProjection")(**options).fit(images, labels)
+    return purifier_class("OrthogonalProjection")(**options).fit((images, labels))
 
 
 def fit_vae(images: torch.Tensor, labels: torch.Tensor, **options: Any) -> Any:
     from puretransforms.train.rate import FitSchedule
 
     schedule = FitSchedule(epochs=2, batch_size=20)
-    return purifier_class("VAEPurify").fit((images, labels), schedule=schedule, **options)
+    return purifier_class("VAEPurify")(weights=None, **{"arch": "published", "seed": 0} | options).fit(
+        (images, labels), schedule=schedule
+    )
 
 
 def make_poison(name: str, options: dict[str, Any]) -> Any:
