@@ -58,7 +58,7 @@ def clean(
 
     A folder gives the same tree: class folders and names stay (``a/b.jpg`` becomes ``a/b.png``), files that are no
     images are copied byte for byte. A torchvision dataset gives an ``ImageFolder`` with the same targets, a Hugging
-    Face data set Parquet with the same features, tar shards the same shards with new image members. All get
+    Face dataset Parquet with the same features, tar shards the same shards with new image members. All get
     ``manifest.jsonl`` (a row for every source file or row), ``run.json`` (the configuration) and ``report.html``; all
     images are lossless PNG. Damaged images are put aside in ``<out>.quarantine``. Alpha, ICC profile and EXIF are kept
     and the EXIF orientation is applied; of several frames the first is taken; 16-bit and float pixels are brought to
