@@ -95,6 +95,7 @@ def clean(
         progress: show a progress bar with files per second and time left.
         rank, world_size: this process takes the units ``rank, rank + world_size, ...``; default: the environment
             variables ``RANK`` and ``WORLD_SIZE``, else all units. Whichever process sees the last unit done finishes.
+            A purifier that is not fitted is fitted by rank 0, for which the others wait.
         engine: ``"local"``, or ``"ray"`` for a Ray cluster (extra ``ray``), whose nodes must all see ``out``.
         actors: of Ray; default: one for each core, or with a CUDA ``device`` one for each GPU.
         image_key: the image column of a Hugging Face dataset, the image extension in tar shards; default: the only
@@ -109,7 +110,7 @@ def clean(
         CorruptImageError: a damaged image, with ``strict``.
         PurifierError: the purifier returned another shape or dtype.
         LabelError: a purifier reads labels, and an image has no class, or one that it was not fitted to.
-        NotFittedError: several processes, and a purifier that is not fitted.
+        NotFittedError: a purifier inside a ``v2.Compose`` that is not fitted.
         RegistryError: no purifier of this name.
         WorkerDiedError: a worker process was killed, most likely for want of memory.
         OutputError: ``out`` cannot be written.
@@ -123,7 +124,7 @@ def clean(
     images = open_source(source, image_key, label_key, options)
     with ExitStack() as stack:
         writer = writer_for(images, stack.enter_context(closing(Layout(_resolved(out), options))))
-        ready = _prepare(writer, purifier, options, seed, device, world_size, progress)
+        ready = _prepare(writer, purifier, options, seed, device, rank, progress)
         job = Job(
             writer=writer,
             purifier=own_copy(ready.purifier, seed, ready.device if local else torch.device("cpu")),
@@ -225,7 +226,7 @@ def estimate_clean(
     _check_sizes(workers=workers)
     images = open_source(source, image_key, label_key, options)
     with closing(Layout(_resolved(out), options)) as layout:
-        ready = _prepare(writer_for(images, layout), purifier, options, seed, device, 1, progress, keep=False)
+        ready = _prepare(writer_for(images, layout), purifier, options, seed, device, 0, progress, keep=False)
         if ready.bar is not None:
             ready.bar.close()
         with quiet(ready.device):
@@ -249,7 +250,7 @@ def _prepare(
     options: Mapping[str, Any] | None,
     seed: int,
     device: str | torch.device | None,
-    world_size: int,
+    rank: int,
     progress: bool,
     keep: bool = True,
 ) -> _Ready:
@@ -265,7 +266,7 @@ def _prepare(
         options=options,
         seed=seed,
         device=device,
-        world_size=world_size,
+        rank=rank,
         keep=keep,
         progress=progress,
     )

@@ -8,6 +8,7 @@ class loads it for other uses.
 import copy
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..storage.store import Store, open_store
 from .purifier import Purifier, parts, reads_labels
 
 _PLAN, _CHECKPOINT = "fit.json", "fit.safetensors"
+_PAUSE = 1.0  # seconds between two looks for the fit of another process
 
 
 def fit_first(
@@ -31,7 +33,7 @@ def fit_first(
     options: Mapping[str, Any] | None = None,
     seed: int,
     device: Any = None,
-    world_size: int = 1,
+    rank: int = 0,
     keep: bool = True,
     progress: bool = True,
 ) -> tuple[Purifier, tqdm | None]:
@@ -46,12 +48,12 @@ def fit_first(
         options: for fsspec, where ``out`` is a URL; there the fit itself starts anew after a break.
         seed: of the fit, where the purifier has none of its own.
         device: where to fit.
-        world_size: processes that clean.
+        rank: of this process; the first one fits, and the others wait until it has.
         keep: write ``<out>.purifier``.
         progress: show a bar.
 
     Raises:
-        NotFittedError: a purifier inside a ``v2.Compose``, or one of several processes, that is not fitted.
+        NotFittedError: a purifier inside a ``v2.Compose`` that is not fitted.
         ManifestMismatchError: ``<out>.purifier`` was fitted to other images, or otherwise.
         NoImageError, LabelError, DivergenceError: as its ``fit``.
     """
@@ -68,14 +70,12 @@ def fit_first(
     store = open_store(f"{out}.purifier", options)
     plan = _plan_of(purifier, source, seed)
     fitted = _state_of(store, plan)
-    name = type(purifier).__name__
-    if not fitted and world_size > 1:
-        raise NotFittedError(
-            f"expected {store.root!r} to hold a fitted {name} for several processes, got none: call clean in one "
-            "process first, or fit it yourself with fit(dataset)."
-        )
     bar = tqdm(total=0, unit="img", disable=not progress)
     try:
+        while not fitted and rank > 0:
+            bar.set_description(f"wait until rank 0 has fitted {type(purifier).__name__}")
+            time.sleep(_PAUSE)
+            fitted = _state_of(store, plan)
         if not fitted:
             purifier = copy.deepcopy(purifier)
         elsewhere = store.remote or not (keep or fitted)
