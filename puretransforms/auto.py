@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 from torch import nn
 
@@ -45,8 +45,8 @@ class AutoPurify(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -86,7 +86,7 @@ class AutoPurify(PureTransform):
         device: str | None = None,
         checkpoint: str | Path | None = None,
         on_record: Callable[[Any], object] | None = None,
-    ) -> Self:
+    ) -> "AutoPurify":
         """Scan ``dataset`` and choose the chain.
 
         Energies, which change no advice, are left out of the scan.
