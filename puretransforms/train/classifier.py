@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ..errors import DivergenceError, LabelError, NoImageError
 from ..functional.augment import random_crop_flip
+from ..functional.devices import working_dtype
 from ..functional.shapes import Float, Int, Tensor
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -182,10 +183,8 @@ def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 def _autocast(device: torch.device, dtype: Precision) -> torch.autocast:
     if dtype == "auto":
-        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        native = native or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
-        dtype = torch.bfloat16 if native else None
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+        dtype = working_dtype("auto", device)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype not in (None, torch.float32))
 
 
 def _check_images(images: Tensor) -> None:

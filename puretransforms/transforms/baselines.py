@@ -5,7 +5,6 @@ Qin et al., "APBench", TMLR 2024. All are applied to the stored training image, 
 """
 
 from io import BytesIO
-from typing import Literal
 
 import PIL.Image
 import torch
@@ -40,8 +39,8 @@ class JPEGCompress(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -79,8 +78,8 @@ class Grayscale(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -112,8 +111,8 @@ class BitDepthReduce(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -148,8 +147,8 @@ class GaussianBlur(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -176,6 +175,7 @@ class MedianBlur(PureTransform):
 
     channels = None
     randomized = False
+    graph_refusal = "calls kornia, whose checks no graph can hold: call it before the compiled part"
 
     def __init__(
         self,
@@ -183,8 +183,8 @@ class MedianBlur(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:

@@ -4,7 +4,7 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 from torch import nn
 
@@ -41,8 +41,8 @@ class PurifierChain(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -60,6 +60,7 @@ class PurifierChain(PureTransform):
         self.purifiers = nn.ModuleList(create(step, "purifier") if isinstance(step, str) else step for step in given)
         self.randomized = any(one.randomized for one in self.purifiers)
         self.reads_labels = any(one.reads_labels for one in self.purifiers)
+        self.graph_refusal = next((one.graph_refusal for one in self.purifiers if one.graph_refusal), None)
 
     @property
     def fitted(self) -> bool:
@@ -74,7 +75,7 @@ class PurifierChain(PureTransform):
         device: str | None = None,
         checkpoint: str | Path | None = None,
         on_record: Callable[[Any], object] | None = None,
-    ) -> Self:
+    ) -> "PurifierChain":
         """Fit every step that is not fitted, each to ``dataset`` as it is; arguments as of their own ``fit``."""
         for number, one in enumerate(self.purifiers):
             if not one.fitted:

@@ -67,7 +67,7 @@ def test_with_labels_both_stages_subtract_and_the_second_reconstructs(fitted, mo
     assert (fitted(x / 255) - without).abs().max() < 1e-5
     assert (want - without).abs().max() > 1e-3
     assert ((fitted(x, labels)[0].double() / 255 - want).abs() <= 0.5 / 255 + 1e-5).all()
-    monkeypatch.setitem(vae._DTYPES, "fp32", torch.float64)
+    monkeypatch.setattr(vae, "working_dtype", lambda precision, device: torch.float64)
     assert (fitted(x / 255, labels)[0] - want).abs().max() < 1e-6
     assert (fitted.perturbation(x, labels) - (p1 + p2)).abs().max() < 1e-6
 
@@ -342,3 +342,20 @@ def test_odd_sizes_and_pil():
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         VAEPurify(**SMALL | options)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "precision", "want"),
+    [
+        ("published", "auto", torch.float32),
+        ("published", "bf16", torch.bfloat16),
+        ("short", "auto", torch.bfloat16),
+        ("short", "fp32", torch.float32),
+    ],
+)
+def test_the_published_schedule_is_fitted_in_float32_unless_asked_otherwise(monkeypatch, schedule, precision, want):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    got = []
+    monkeypatch.setattr(vae, "fit_dvae", lambda *args, precision, **options: got.append(precision) or [])
+    VAEPurify.fit((pixels(24), LABELS), schedule=schedule, width=4, latent=8, precision=precision)
+    assert got == [want]
