@@ -9,7 +9,9 @@ from torchvision.transforms.v2 import functional as F
 
 from puretransforms.auto import AutoPurify
 from puretransforms.cleaning.clean import clean
-from puretransforms.errors import NotFittedError
+from puretransforms.data.open_source import open_source
+from puretransforms.data.samples import LabelledImages
+from puretransforms.errors import InsufficientScanWarning, NotFittedError
 from puretransforms.poisons import CUDA
 from puretransforms.poisons.dataset import PoisonedDataset
 from puretransforms.transforms.coin import COINInterpolate
@@ -30,6 +32,25 @@ def test_it_becomes_what_the_scan_advises(pictures, convolved):
     left = AutoPurify().fit(pictures, progress=False)
     assert left.chain == [] and torch.equal(left(x), x)
     assert auto.online and not left.online
+
+
+def test_a_scan_that_says_nothing_is_a_warning_and_changes_nothing(pictures, tmp_path):
+    few = LabelledImages(pictures.images[:60], pictures.targets[:60] % 3, ["a", "b", "c"])
+    with pytest.warns(InsufficientScanWarning, match=r"insufficient: 1 of 9.*images stay as they are"):
+        auto = AutoPurify().fit(few, progress=False)
+    assert auto.chain == [] and auto.fitted and auto.result.insufficient
+    assert torch.equal(auto(few.images[:4]), few.images[:4])
+
+
+@pytest.mark.parametrize("kind", ["source", "folder"])
+def test_it_scans_folders_and_sources(convolved, tmp_path, kind):
+    folder = tmp_path / "convolved"
+    for i in range(240):
+        image, label = convolved[i]
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        F.to_pil_image(image).save(folder / str(label) / f"{i}.png")
+    auto = AutoPurify().fit(folder if kind == "folder" else open_source(folder), progress=False)
+    assert auto.chain == [{"name": "coin", "alpha": 2.0}]
 
 
 def test_before_the_scan_it_refuses(pictures):

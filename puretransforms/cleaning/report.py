@@ -11,8 +11,8 @@ from ..errors import MissingExtraError
 from ..reporting.pages import chart_uri, page, picture_uri
 from ..reporting.plots import histogram_svg
 from .manifest import Layout, Row
-from .packing import read_back
 from .summary import LEVEL, Summary
+from .writers import writer_for
 
 _PICTURES = 12  # of the most changed images
 
@@ -90,7 +90,7 @@ def _classes(summary: Summary) -> Iterator[dict[str, Any]]:
 
 
 def _figure(row: Row, layout: Layout, source: Source, entries: dict[str, Entry]) -> dict[str, Any]:
-    before, after = decode(source.read(entries[row["path"]])), decode(read_back(layout, source, row))
+    before, after = decode(source.read(entries[row["path"]])), decode(writer_for(source, layout).read_back(row))
     x, y = _pixels(before), _pixels(after)
     tenfold = np.minimum(np.abs(x.astype(np.int16) - y) * 10, 255).astype(np.uint8)
     shown = (("before", x), ("after", y), ("10x difference", tenfold))

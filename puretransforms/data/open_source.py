@@ -1,4 +1,4 @@
-"""From whatever holds images to a source; and datasets by name, ``hf:NAME#SPLIT`` and ``torchvision:CLASS:ROOT#SPLIT``."""
+"""From whatever holds images to a source; datasets also by name, as ``hf:NAME#SPLIT``, ``torchvision:CLASS:ROOT``."""
 
 import inspect
 import os

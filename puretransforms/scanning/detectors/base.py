@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ...functional.shapes import Float, Tensor
+from ...functional.shapes import Bool, Float, Tensor
 from ..sample import Sample
 
 ENOUGH = 30  # images of a class, below which nothing is said about it
@@ -67,11 +67,9 @@ class Detector(ABC):
         found = self.look(sample)
         if found.images is None or found.silent:
             return found
-        images = found.images.clone()
-        for label, name in enumerate(sample.classes):
-            if name in found.classes and name not in found.flagged:
-                images[sample.members(label)] = float("nan")
-        return replace(found, images=images)
+        flagged = set(found.flagged)
+        quiet = [name in found.classes and name not in flagged for name in sample.classes]
+        return replace(found, acquitted=torch.tensor(quiet)[sample.labels])
 
     def untested(self, reason: str, **known: Any) -> "Finding":
         """The finding of a detector that could not look."""
@@ -88,6 +86,7 @@ class Finding:
         error: standard error of the score, from sampling.
         classes: score of each class name that could be tested.
         images: ``[N]`` scores of the images of the sample (NaN: not tested), or ``None``.
+        acquitted: ``[N]``, images of a tested class that is not above the threshold, which are never suspects.
         evidence: figures for the report.
         untested: why the detector could not answer, else ``""``.
     """
@@ -99,6 +98,7 @@ class Finding:
     images: Float[Tensor, " n"] | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     untested: str = ""
+    acquitted: Bool[Tensor, " n"] | None = None
 
     @property
     def name(self) -> str:
@@ -163,6 +163,8 @@ class Finding:
         if not self.alarm or self.images is None:
             return []
         scores = self.images.nan_to_num(nan=-torch.inf)
+        if self.acquitted is not None:
+            scores = scores.masked_fill(self.acquitted, -torch.inf)
         order = scores.argsort(descending=True)
         return order[scores[order] > self.image_threshold].tolist()
 

@@ -35,6 +35,8 @@ def test_flagged_classes_and_suspects_come_worst_first():
     images = torch.tensor([0.3, NAN, 0.9, 0.1, 0.5])
     assert Finding(PixelShortcut(threshold=0.2), score=1.0, images=images).suspects == [2, 4, 0]
     assert Finding(PixelShortcut(threshold=2.0), score=1.0, images=images).suspects == []
+    quiet = torch.tensor([False, False, True, False, False])
+    assert Finding(PixelShortcut(threshold=0.2), score=1.0, images=images, acquitted=quiet).suspects == [4, 0]
     assert Finding(Levels(threshold=0.2), score=1.0, images=images).suspects == [2], "its own level for images"
 
 
