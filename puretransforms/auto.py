@@ -21,9 +21,10 @@ class AutoPurify(PureTransform):
     """Scan the dataset and purify it as the verdict advises: ``AutoPurify().fit(dataset)``.
 
     COIN for convolution-based poison, JPEG for bounded noise and triggers, nothing at all where the scan raised no
-    alarm (a purifier costs accuracy) or could not look well enough (which is a warning). ``clean(source, out, "auto")`` does both. A fitted one may as well stand in a
-    training pipeline, after crop and flip: where :attr:`online` is true that protects better than stored images,
-    provided ``seed=None``, which draws anew at every access.
+    alarm (a purifier costs accuracy) or could not look well enough (which is a warning).
+    ``clean(source, out, "auto")`` does both. A fitted one may as well stand in a training pipeline, after crop and
+    flip: where :attr:`online` is true that protects better than stored images, provided ``seed=None``, which draws anew
+    at every access.
 
     Args:
         chain: ``[{"name": "coin", "alpha": 2.0}, ...]``, applied in this order, by registered names; ``[]`` leaves
@@ -105,8 +106,8 @@ class AutoPurify(PureTransform):
             verdict = self.result.verdict
             reasons = "".join(f"; {reason}" for reason in verdict.reasons)
             warn(
-                f"The scan is {verdict.headline}{reasons}. No purifier was chosen and images stay as they are: name one "
-                "yourself, or scan data that can be judged.",
+                f"The scan is {verdict.headline}{reasons}. No purifier was chosen and images stay as they are: name "
+                "one yourself, or scan data that can be judged.",
                 InsufficientScanWarning,
                 stacklevel=2,
             )

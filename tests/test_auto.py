@@ -16,6 +16,13 @@ from puretransforms.poisons import CUDA
 from puretransforms.poisons.dataset import PoisonedDataset
 from puretransforms.transforms.coin import COINInterpolate
 
+from .scanning.conftest import make_pictures
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return make_pictures(400)
+
 
 @pytest.fixture(scope="module")
 def convolved(pictures):
@@ -35,7 +42,7 @@ def test_it_becomes_what_the_scan_advises(pictures, convolved):
 
 
 def test_a_scan_that_says_nothing_is_a_warning_and_changes_nothing(pictures, tmp_path):
-    few = LabelledImages(pictures.images[:60], pictures.targets[:60] % 3, ["a", "b", "c"])
+    few = LabelledImages(pictures.images[:60], torch.arange(60) % 3, ["a", "b", "c"])
     with pytest.warns(InsufficientScanWarning, match=r"insufficient: 1 of 9.*images stay as they are"):
         auto = AutoPurify().fit(few, progress=False)
     assert auto.chain == [] and auto.fitted and auto.result.insufficient
@@ -62,7 +69,7 @@ def test_before_the_scan_it_refuses(pictures):
 
 def test_a_chain_is_applied_in_order(pictures):
     x = pictures.images[:4]
-    auto = AutoPurify([{"name": "gray"}, {"name": "coin", "alpha": 1.0}], seed=0)(x)
+    auto = AutoPurify([{"name": "grayscale"}, {"name": "coin", "alpha": 1.0}], seed=0)(x)
     assert torch.equal(auto[:, 0], auto[:, 1]) and not torch.equal(auto, x)
 
 
@@ -78,5 +85,5 @@ def test_clean_auto(convolved, tmp_path):
         "AutoPurify(chain=[{'name': 'coin', 'alpha': 2.0}]"
         in json.loads((tmp_path / "out/run.json").read_text())["purifier"]["repr"]
     )
-    with pytest.raises(ValueError, match="'auto'"):
+    with pytest.raises(ValueError, match="among auto, .*, got 'magic'"):
         clean(folder, tmp_path / "other", "magic")
