@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from puretransforms.cleaning.clean import clean
+from puretransforms.cleaning.manifest import Layout
 from puretransforms.cleaning.report import render
 from puretransforms.cleaning.summary import Summary
 
@@ -98,10 +99,11 @@ def test_without_matplotlib_the_report_has_no_chart_and_says_so(source, tmp_path
 
 
 def test_what_a_scan_said_stands_first(cleaned):
-    summary = Summary.of(json.loads(line) for line in cleaned.manifest.open())
+    with cleaned.manifest.open() as lines:
+        summary = Summary.of(map(json.loads, lines))
     run = json.loads((cleaned.out / "run.json").read_text())
     run["scan"] = {"headline": "class-wise bounded (clear)", "words": "Looked <at> 24.", "advice": "JPEG"}
-    page = render(Summary(counts=summary.counts, aside=summary.aside), run, None, cleaned.source).decode()
+    page = render(Summary(counts=summary.counts, aside=summary.aside), run, Layout(cleaned.out), cleaned.source).decode()
     assert page.index("Scan: class-wise bounded (clear).") < page.index("Looked &lt;at&gt; 24.") < page.index("<table>")
 
 
