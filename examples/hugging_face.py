@@ -1,9 +1,8 @@
-"""Purify a Hugging Face data set when it is read, with ``with_transform``; or once, with ``clean_in_memory``.
+"""Purify a Hugging Face dataset when it is read, with ``with_transform``; or once, with ``clean_in_memory``.
 
 Where it runs: ``with_transform`` at every access, in whichever process reads; ``clean_in_memory`` once.
 What it costs: ``with_transform`` takes a call for every image read. What ``clean_in_memory`` gives costs nothing
-afterwards, and keeps the features; ``dataset.map(COINInterpolate(seed=0), batched=True)`` does too, without resume and
-manifest.
+afterwards, and keeps the features; ``dataset.map(COINInterpolate(seed=0), batched=True)`` does too.
 """
 
 import sys
