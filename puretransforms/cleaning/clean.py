@@ -137,7 +137,7 @@ def clean(
             labels=ready.labels,
         )
         with clear_errors(writer.layout.store.root):
-            units, mine, todo = _begin(job, unit_size, rank, world_size)
+            units, mine, todo = _begin(job, ready.scan, unit_size, rank, world_size)
         if todo or ready.bar is not None:
             bar = stack.enter_context(_progress_bar(mine, todo, progress, ready.bar))
         if todo and local:
@@ -236,11 +236,12 @@ def estimate_clean(
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A fitted purifier, the device of its batches, the number of each class if it reads labels, and the fit's bar."""
+    """A fitted purifier, the device of its batches, the number of each class if it reads labels, its scan, its bar."""
 
     purifier: Purifier
     device: torch.device
     labels: dict[str, int] | None
+    scan: dict[str, str] | None
     bar: tqdm | None
 
 
@@ -259,7 +260,7 @@ def _prepare(
     _check_apart(writer.source, writer.layout)
     if keep and not getattr(purifier, "fitted", True):
         check_free(writer.layout)
-    purifier, bar = fit_first(
+    purifier, said, bar = fit_first(
         purifier,
         writer.source,
         writer.layout.store.root,
@@ -271,14 +272,17 @@ def _prepare(
         progress=progress,
     )
     where = device_of(purifier) if device is None else torch.device(device)
-    return _Ready(purifier, where, class_numbers(purifier, writer.source), bar)
+    return _Ready(purifier, where, class_numbers(purifier, writer.source), said, bar)
 
 
-def _begin(job: Job, unit_size: int, rank: int, world_size: int) -> tuple[list[Unit], list[Unit], list[Unit]]:
+def _begin(
+    job: Job, scan: dict[str, str] | None, unit_size: int, rank: int, world_size: int
+) -> tuple[list[Unit], list[Unit], list[Unit]]:
     """Claim the output: ``(all units, those of this rank, those of them that are still to do)``."""
     writer, layout = job.writer, job.writer.layout
-    classes = {} if job.labels is None else {"classes": dict(job.labels)}
-    claim(layout, describe(writer.source, job.purifier, job.seed, unit_size) | classes)
+    found = {} if job.labels is None else {"classes": dict(job.labels)}
+    found |= {} if scan is None else {"scan": scan}
+    claim(layout, describe(writer.source, job.purifier, job.seed, unit_size) | found)
     units = writer.plan(unit_size)
     mine = units[rank::world_size]
     done = layout.done()  # before the next line: whoever finishes writes the manifest first, then removes marks
