@@ -87,18 +87,32 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     Raises:
         RegistryError: no name, or an option that is not ``option=value``.
     """
-    name, *options = _OPTION.split(spec)
+    name, *rest = _OPTION.split(spec, maxsplit=1)
     given: dict[str, Any] = {}
-    for option in options:
-        key, _, value = option.partition("=")
-        try:
-            given[key] = json.loads(value)
-        except ValueError:
-            given[key] = value
+    while rest:
+        key, _, text = rest[0].partition("=")
+        given[key], rest = _value(text)
     module, colon, last = name.rpartition(":")
     if not name or (colon and not (module and last.isidentifier())):
         raise RegistryError(f"expected name:option=value or module:Class:option=value, got {spec!r}.")
     return name, given
+
+
+def _value(text: str) -> tuple[Any, list[str]]:
+    """The value at the start of ``text``, and what follows it: more options, or nothing.
+
+    A value in brackets or quotes may hold what looks like an option.
+    """
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        value, end = None, -1
+    if end == len(text):
+        return value, []
+    if end > 0 and _OPTION.match(text, end):
+        return value, [text[end + 1 :]]
+    value, *rest = _OPTION.split(text, maxsplit=1)
+    return value, rest
 
 
 def create(spec: str, role: Role | None = None, **options: Any) -> Any:

@@ -33,7 +33,7 @@ QUICK = {  # toy sizes, and variants that are fitted first
     "em_samplewise": [f"em_samplewise:{EM}"],
     "gradient_matching": [f"gradient_matching:{ADVERSARIAL}:restarts=1"],
     "hypo": [f"hypo:{ADVERSARIAL}"],
-    "narcissus": ["narcissus:width=4:epochs=1:rounds=2"],
+    "narcissus": ["narcissus:width=4:epochs=1:rounds=20:lr=0.3"],
     "rem": ["rem:on_cpu=true:width=4:train_steps=1:pgd_steps=2:views=1"],
     "sep": [f"sep:{ADVERSARIAL}:checkpoints=1"],
     "tap": [f"tap:{ADVERSARIAL}:restarts=1"],
@@ -130,10 +130,13 @@ def test_a_poison_runs_in_the_bench(spec, bench):
 
 @cache
 def documented(page: str) -> dict[str, str]:
-    """Name to class, as the rows ``| `name` | `Class` | ...`` of a page say."""
-    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", (ROOT / "docs" / page).read_text(), re.MULTILINE)
-    assert len(rows) == len(dict(rows)), f"a name stands twice in {page}"
-    return dict(rows)
+    """Name to class, as the table of a page says: rows ``| `Class`, `Class` | `name`, `name` | ...``."""
+    known: dict[str, str] = {}
+    for classes, names in re.findall(r"^\| (`.*?`) \| (`.*?`) \|", (ROOT / "docs" / page).read_text(), re.MULTILINE):
+        rows = list(zip(re.findall(r"\w+", names), re.findall(r"\w+", classes), strict=True))
+        assert not known.keys() & dict(rows).keys(), f"a name stands twice in {page}"
+        known |= rows
+    return known
 
 
 @pytest.mark.parametrize(("page", "role"), [("purifiers.md", "purifier"), ("poisons.md", "poison")])

@@ -69,6 +69,12 @@ def test_register(registered):
         ("jpeg:quality=10", ("jpeg", {"quality": 10})),
         ("a:x=1.5:y=true:z=null:t=[1,2]", ("a", {"x": 1.5, "y": True, "z": None, "t": [1, 2]})),
         ('vae:schedule={"epochs":1,"batch_size":4}', ("vae", {"schedule": {"epochs": 1, "batch_size": 4}})),
+        (
+            'chain:steps=["jpeg:quality=10","grayscale:p=0.5"]:p=0.5',
+            ("chain", {"steps": ["jpeg:quality=10", "grayscale:p=0.5"], "p": 0.5}),
+        ),
+        ('a:text="b:c=d":x=1', ("a", {"text": "b:c=d", "x": 1})),
+        ("a:x=1e-3:y=10b:z=-2", ("a", {"x": 1e-3, "y": "10b", "z": -2})),
         ("ebm:weights=/a:b/c", ("ebm", {"weights": "/a:b/c"})),
         ("a:text=b=c", ("a", {"text": "b=c"})),
         ("a:text=", ("a", {"text": ""})),
