@@ -27,12 +27,12 @@ import torch
 from clean_throughput import first_files
 from measured import write_json
 from PIL import Image
-
 from puretransforms.cleaning.finish import conclude
-from puretransforms.cleaning.manifest import Layout, claim, describe
 from puretransforms.cleaning.names import MANIFEST
 from puretransforms.cleaning.packing import folders, plan, staging
 from puretransforms.cleaning.steps import purify_batch, read, write
+
+from puretransforms.cleaning.manifest import Layout, claim, describe
 from puretransforms.data.open_source import open_source
 from puretransforms.transforms.coin import COINInterpolate
 

@@ -89,13 +89,15 @@ def test_what_is_no_result_is_refused(tmp_path: Path, change: object, word: str)
 
 def test_two_files_of_one_case_are_refused(tmp_path: Path) -> None:
     save_entry(tmp_path / "a", entry()), save_entry(tmp_path / "b", entry())
-    with pytest.raises(ManifestMismatchError, match="one file for each case, got .* and .*: remove one"):
+    with pytest.raises(ManifestMismatchError, match=r"one file for each case, got .* and .*: remove one"):
         load_entries(tmp_path)
 
 
 def test_one_sentence_on_what_it_was_measured_with() -> None:
     text = provenance([entry(), replace(entry(), about=entry().about | {"threads": 64})])
-    assert text.startswith("Setting v: N of width 4, 1 epochs, batches of 8; 50 training and 10 test images (data 00ff)")
+    assert text.startswith(
+        "Setting v: N of width 4, 1 epochs, batches of 8; 50 training and 10 test images (data 00ff)"
+    )
     assert ", 64 thread(s) a run" in text and provenance([]) == ""
 
 

@@ -7,7 +7,9 @@ from puretransforms.benchmark.run import Result
 from puretransforms.registry import list_poisons
 
 
-def result(poison: str, purifier: str, accuracy: float, success: float | None = None, seed: int = 0, **changes) -> Result:
+def result(
+    poison: str, purifier: str, accuracy: float, success: float | None = None, seed: int = 0, **changes
+) -> Result:
     kind = "availability" if success is None else "backdoor"
     values = {
         "poison": poison,

@@ -20,7 +20,14 @@ from puretransforms.train.settings import ClassifierSetting
 pytest.importorskip("sklearn")
 SETTING = ClassifierSetting("least", width=4, epochs=1, network=SmallConvNet, batch_size=50)
 LEAST = Preset(
-    "least", SETTING, ("clean", "cuda"), ("none", "grayscale", "mixup"), (0, 1), train_size=50, test_size=40, digits=True
+    "least",
+    SETTING,
+    ("clean", "cuda"),
+    ("none", "grayscale", "mixup"),
+    (0, 1),
+    train_size=50,
+    test_size=40,
+    digits=True,
 )
 CASES = list(LEAST.cases())
 

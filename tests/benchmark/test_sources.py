@@ -101,7 +101,9 @@ def test_a_dataset_of_torchvision_by_name(tmp_path: Path) -> None:
         header = np.array([0x803, count, 28, 28], dtype=">i4").tobytes()
         Path(f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         labels = np.arange(count, dtype=np.uint8)
-        Path(f"{prefix}-labels-idx1-ubyte").write_bytes(np.array([0x801, count], dtype=">i4").tobytes() + labels.tobytes())
+        Path(f"{prefix}-labels-idx1-ubyte").write_bytes(
+            np.array([0x801, count], dtype=">i4").tobytes() + labels.tobytes()
+        )
     train, test = load_data(f"torchvision:MNIST:{tmp_path}")
     assert train.images.shape == (5, 3, 28, 28) and train.targets.tolist() == [0, 1, 2, 3, 4] and len(test) == 3
     with pytest.raises(SourceError, match="a name without a split"):
