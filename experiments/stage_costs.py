@@ -73,13 +73,12 @@ def measure(images: str, out: Path) -> dict[str, float]:
     os.sync()
     start = clock()
     source = open_source(images)
-    layout = Layout(out)
-    writer = writer_for(source, layout)
+    writer = writer_for(source, Layout(out))
     units = writer.plan(UNIT)
-    claim(layout, describe(source, coin, 0, UNIT))
+    claim(writer.layout, describe(source, coin, 0, UNIT))
     seconds["list"] = clock() - start
     for name in writer.folders:
-        layout.store.make(name)
+        writer.layout.store.make(name)
     for unit in units:
         writer.begin(unit.number)
         start = clock()
