@@ -8,7 +8,6 @@ run loses the cell that it was in:
     python -m experiments.victim cifar10.npz docs/results/victim.jsonl quarter/clean/none/once/0 ...
 """
 
-import ctypes
 import hashlib
 import json
 import os
@@ -22,13 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from puretransforms import Grayscale, JPEGCompress
+from puretransforms.benchmark.grid import keep_freed_memory
 from puretransforms.poisons.availability.autoregressive import AR
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.availability.lsp import LSP
 from puretransforms.poisons.availability.ops import OPS
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.settings import FULL, QUARTER
+from puretransforms.transforms.baselines import Grayscale, JPEGCompress
 
 SETTINGS = {setting.name: setting for setting in (QUARTER, FULL)}
 POISONS = {"clean": None, "lsp": LSP, "ops": OPS, "ar": AR, "cuda": CUDA}
@@ -47,14 +47,6 @@ def main(archive: str, results: str, *cells: str) -> None:
         record = {"cell": cell, **measure(cell, *data), **circumstances(archive, data)}
         with path.open("a") as file:
             file.write(json.dumps(record) + "\n")
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of returning them: fresh pages cost a third of a step, the numbers stay."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)  # M_MMAP_MAX
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def finished(path: Path) -> set[str]:
@@ -117,7 +109,7 @@ def poisoned(name: str, images: torch.Tensor, labels: torch.Tensor) -> torch.Ten
         return images
     poison = POISONS[name](seed=0)
     if poison.needs_fit:
-        poison.fit(images, labels)
+        poison.fit((images, labels))
     rows = torch.arange(len(images))
     return torch.cat([poison(images[part], labels[part], index=part)[0] for part in rows.split(1000)])
 
@@ -146,4 +138,7 @@ def circumstances(archive: str, data: tuple[torch.Tensor, ...]) -> dict[str, obj
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4 or "--help" in sys.argv:
+        print(__doc__)
+        sys.exit(0 if "--help" in sys.argv else 2)
     main(*sys.argv[1:])

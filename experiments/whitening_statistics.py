@@ -42,4 +42,7 @@ def main(archive: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or "--help" in sys.argv:
+        print(__doc__)
+        sys.exit(0 if "--help" in sys.argv else 2)
     main(*sys.argv[1:])

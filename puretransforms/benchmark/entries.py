@@ -71,7 +71,9 @@ def save_entry(folder: Path, entry: Entry) -> Path:
 
 
 def load_entries(folder: str | Path) -> list[Entry]:
-    """Every entry below ``folder``, sorted by victim, seed, poison and purifier; none if there is no such folder. The template is left out.
+    """Every entry below ``folder``, sorted by victim, seed, poison and purifier; none if there is no such folder.
+
+    The template is left out.
 
     Raises:
         ManifestMismatchError: a file that is no entry, or a case that stands in two files.

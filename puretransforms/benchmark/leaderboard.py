@@ -1,5 +1,6 @@
 """The leaderboard: a page and tables made from the JSON files of results, and from nothing else."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,8 @@ def build_leaderboard(folder: str | Path) -> Leaderboard:
         )
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault((entry.result.setting, entry.about["data"]), []).append(entry)
-    boards = [_board(setting, data, group) for (setting, data), group in groups.items()]
+        groups.setdefault((json.dumps(entry.about["setting"], sort_keys=True), entry.about["data"]), []).append(entry)
+    boards = [_board(group) for group in groups.values()]
     return Leaderboard(page("leaderboard", boards=boards, rivals=RIVALS, points=_points, shade=_shade), boards)
 
 
@@ -136,7 +137,7 @@ def board_markdown(board: Board) -> str:
     """One board: a row for each purifier, best mean first."""
     head = ["purifier", "place", "mean", "worst", "clean", "clean cost", "images/s", *board.rows[1:]]
     rows = []
-    for column in ranked(board):
+    for column in board.columns:
         summary = column.summary
         worst = "" if summary.worst is None else f"{summary.worst:.1f} ({summary.worst_poison})"
         scores = [board.cells.get((poison, column.name)) for poison in board.rows[1:]]
@@ -148,14 +149,14 @@ def board_markdown(board: Board) -> str:
     return f"**{board.description}**\n\n{markdown(head, rows)}{note}"
 
 
-def ranked(board: Board) -> list[Column]:
+def _ranked(columns: list[Column]) -> list[Column]:
     """Columns with a result for every strong poison by their mean, then the others."""
 
     def key(column: Column) -> tuple[bool, float]:
         value = column.summary.mean
         return column.summary.counted < column.summary.of, -(value if value is not None else -1.0)
 
-    return sorted(board.columns, key=key)
+    return sorted(columns, key=key)
 
 
 def score_text(score: Score | None) -> str:
@@ -165,9 +166,10 @@ def score_text(score: Score | None) -> str:
     return f"{score.value:.1f} ± {score.deviation:.1f}" if score.runs > 1 else f"{score.value:.1f}"
 
 
-def _board(setting: str, data: str, entries: Sequence[Entry]) -> Board:
+def _board(entries: Sequence[Entry]) -> Board:
     results = [entry.result for entry in entries]
-    about = entries[0].about
+    about, setting = entries[0].about, entries[0].result.setting
+    data = about["data"]
     poisons, sums = strengths(results), {one.purifier: one for one in summaries(results)}
     strong = {one.poison for one in poisons if one.strong}
     values: dict[tuple[str, str], list[float]] = {}
@@ -186,7 +188,7 @@ def _board(setting: str, data: str, entries: Sequence[Entry]) -> Board:
         {"case": entry.result.case, "place": entry.result.place, **{key: entry.about[key] for key in _SHOWN}}
         for entry in entries
     ]
-    return Board(setting, data, description, poisons, columns, cells, sources)
+    return Board(setting, data, description, poisons, _ranked(columns), cells, sources)
 
 
 _SHOWN = ("command", "code", "hardware", "threads", "date")

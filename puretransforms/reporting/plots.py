@@ -46,7 +46,7 @@ def histogram_svg(counts: Mapping[int, int], step: float, x_label: str, y_label:
     heights = [0] * (max(counts) // merged + 1)
     for value, count in counts.items():
         heights[value // merged] += count
-    figure, axes = _figure(7, 2.4)
+    figure, axes = _figure(7.0, 2.4)
     width = merged * step
     axes.bar([i * width for i in range(len(heights))], heights, width=0.92 * width, align="edge", color=BLUE)
     axes.set_xlabel(x_label)
@@ -69,13 +69,14 @@ def matrix_svg(values: Mapping[tuple[str, str], float], title: str) -> str:
     )
     grid = [[values.get((row, column), float("nan")) for column in columns] for row in rows]
     if values:
-        axes.imshow(grid, cmap=_white_to_green(), vmin=0, vmax=100, aspect="auto")
+        axes.pcolormesh(grid, cmap=_white_to_green(), vmin=0, vmax=100, edgecolors="white")
+        axes.invert_yaxis()
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             if (row, column) in values:
-                axes.text(j, i, f"{values[row, column]:.1f}", ha="center", va="center", color="black")
-    axes.set_xticks(range(len(columns)), map(_plain, columns))
-    axes.set_yticks(range(len(rows)), map(_plain, rows))
+                axes.text(j + 0.5, i + 0.5, f"{values[row, column]:.1f}", ha="center", va="center", color="black")
+    axes.set_xticks([j + 0.5 for j in range(len(columns))], map(_plain, columns))
+    axes.set_yticks([i + 0.5 for i in range(len(rows))], map(_plain, rows))
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_title(_plain(title))
@@ -90,7 +91,7 @@ def scatter_svg(points: Sequence[tuple[float, float, str, str]], x_label: str, y
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure, axes = _figure(8, max(4, 1 + 0.22 * len({point[2] for point in points})))
+    figure, axes = _figure(8.0, max(4.0, 1 + 0.22 * len({point[2] for point in points})))
     for number, series in enumerate(dict.fromkeys(point[2] for point in points)):
         own = [point for point in points if point[2] == series]
         xs, ys = [point[0] for point in own], [point[1] for point in own]

@@ -42,7 +42,9 @@ def case(poison: str, purifier: str, seed: int = 1) -> Case:
     return Case(poison, purifier, "tiny", seed)
 
 
-def by_hand(bench: Bench, poison: str, test: torch.Tensor | None = None, **options: object) -> tuple[list[float], float]:
+def by_hand(
+    bench: Bench, poison: str, test: torch.Tensor | None = None, **options: object
+) -> tuple[list[float], float]:
     attacked = find_attack(poison).run(bench.train, bench.test, 3)
     images = options.pop("images", attacked.images)
     test = bench.test.images if test is None else test
