@@ -86,6 +86,7 @@ def bench(tmp_path_factory):
         results = [json.loads(file.read_text())["result"] for file in files if file.suffix == ".json"]
         return {(result["poison"], result["purifier"]): result for result in results}
 
+    run.folder = folder / "out"
     return run
 
 
@@ -126,6 +127,14 @@ def test_a_poison_runs_in_the_bench(spec, bench):
     result = bench("--poisons", row, "--purifiers", "none")[row, "none"]
     targeted_or_backdoor = result["kind"] != "availability"
     assert len(result["test"]) > 0 and bool(result["success"]) == targeted_or_backdoor
+
+
+def test_the_leaderboard_shows_what_was_run(bench, tmp_path):
+    bench("--poisons", "lsp", "--purifiers", "jpeg:quality=10")
+    said = shell("leaderboard", bench.folder, "--out", tmp_path / "board.html")
+    page = (tmp_path / "board.html").read_text()
+    assert f"page in {tmp_path / 'board.html'}" in said
+    assert all("lsp" in text and "jpeg:quality=10" in text for text in (said, page))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The command line: ``puretransforms scan | clean | verify | poison | bench | list | weights | demo``.
+"""The command line: ``puretransforms scan | clean | verify | poison | bench | leaderboard | list | weights | demo``.
 
 Each command is one call of the library. Purifiers and poisons go by their registered names, with options as
 ``name:option=value``: see :mod:`puretransforms.registry`.
@@ -249,6 +249,24 @@ def bench(
             on_epoch=lambda progress: status.update(escape(str(progress))),
         )
     say(report)
+
+
+@app.command()
+def leaderboard(
+    results: Annotated[Path, typer.Argument(help="Folder that bench wrote, or any folder of its JSON files.")],
+    out: Annotated[Path, typer.Option(help="The page to write; one that is there is replaced.")] = Path(
+        "leaderboard.html"
+    ),
+) -> None:
+    """Make a page, and tables on standard output, of all results below RESULTS: poisons by purifiers, best first."""
+    from ..benchmark.entries import RESULTS
+    from ..benchmark.leaderboard import build_leaderboard
+
+    inner = results / RESULTS
+    board = build_leaderboard(inner if inner.is_dir() else results)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(board.html)
+    say(f"{board.markdown()}\npage in {out}")
 
 
 @app.command("list")

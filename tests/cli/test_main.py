@@ -158,6 +158,8 @@ def test_a_dry_run_writes_nothing(source, tmp_path):
         (("bench", "--out", "{o}", "--seeds", "x"), "seeds"),
         (("bench", "--out", "{o}", "--data", "{s}/nowhere"), "nowhere"),
         (("bench", "--out", "{o}", "--device", "abacus"), "abacus"),
+        (("leaderboard", "{s}/nowhere"), "nowhere"),
+        (("leaderboard", "{s}"), "expected results of the benchmark"),
         (("list", "bleach"), "bleach"),
         (("weights", "show", "bleach"), "bleach"),
         (("weights", "verify", "{s}"), "config.json"),
