@@ -9,8 +9,7 @@ import sys
 
 from datasets import load_dataset
 
-from puretransforms import COINInterpolate
-from puretransforms.cleaning.clean import clean_in_memory
+from puretransforms import COINInterpolate, clean_in_memory
 
 
 def main(folder: str) -> tuple:

@@ -68,6 +68,14 @@ class AutoPurify(PureTransform):
         self.randomized = any(step.randomized for step in steps)
 
     @property
+    def scan_summary(self) -> dict[str, str] | None:
+        """The verdict of :attr:`result` in words (``"headline"``, ``"words"``, ``"advice"``), for a report."""
+        if self.result is None:
+            return None
+        verdict = self.result.verdict
+        return {"headline": verdict.headline, "words": verdict.words, "advice": verdict.advice.words}
+
+    @property
     def online(self) -> bool:
         """Does the chain protect better when it is applied anew at every access? COIN does."""
         return any(isinstance(step, COINInterpolate) for step in self.steps)
