@@ -41,7 +41,7 @@ Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool | None) -> None:
     if wanted:
         from .. import __version__
 
@@ -52,8 +52,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = None,
 ) -> None:
     """Purify poisoned image data before training."""
     here = str(Path.cwd())
