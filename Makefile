@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-avx2 test-slow test-hub-oldest lint docs bench-coin bench-ebm bench-vae clean-build
+.PHONY: demo test test-avx2 test-slow test-hub-oldest lint cards docs bench-coin bench-ebm bench-vae clean-build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ lint: $(READY)  ## style, import layers, security
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive puretransforms
+
+cards: $(READY)  ## README.md of every weights folder, from its meta.json
+	$(BIN)/python -c "from puretransforms.hub.weights import write_cards; print(*write_cards(), sep='\n')"
 
 docs: $(READY)  ## the documentation site, in site/
 	$(BIN)/mkdocs build --strict

@@ -18,11 +18,10 @@ from torch import nn
 
 from ..errors import SizeWarning, WeightsMismatchError
 from ..registry import refuse_unknown
-from .card import facts_of, model_card
 from .files import CARD, CONFIG, WEIGHTS, LoadedWeights, sha256_of, state_bytes, write
 from .load import load
 from .push import push
-from .registry import registered_as, sizes_for
+from .weights import facts_of, model_card, registered_as, sizes_for
 
 _UNSAVED = ("weights", "device", "compiled")  # where weights came from, where and how they ran: not the purifier's own
 _WARNED: WeakSet["Pretrained"] = WeakSet()  # of a size; outside the purifiers, which calls leave as they are
@@ -176,7 +175,7 @@ class Pretrained(PyTorchModelHubMixin):
         return {name.replace("_orig_mod.", ""): tensor for name, tensor in self.state_dict().items()}
 
     def generate_model_card(self, **fields: Any) -> ModelCard:
-        """The card of this purifier; ``fields`` are those of :func:`~puretransforms.hub.card.model_card`.
+        """The card of this purifier; ``fields`` are those of :func:`~puretransforms.hub.weights.model_card`.
 
         Of registered weights that were not changed, it says what is registered, unless ``fields`` say otherwise.
         """
