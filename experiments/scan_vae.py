@@ -29,7 +29,7 @@ def look(dataset: object) -> dict:
     """The scores of one set."""
     started = time.process_time()
     schedule = replace(SCHEDULES["short"], epochs=6)
-    vae = VAEPurify.fit(dataset, schedule=schedule, arch="small", width=16, latent=64, num_classes=10)
+    vae = VAEPurify(weights=None, width=16, latent=64).fit(dataset, schedule=schedule, num_classes=10)
     stream = open_stream(dataset, None, 0, 1)
     found = class_pattern(gather(stream.items, stream.classes, stream.total), vae)
     row = {"largest": found.score, "classes": found.classes} | found.evidence

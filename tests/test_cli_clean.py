@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 from typer.testing import CliRunner
 
 from puretransforms.cli.main import app
-from puretransforms.data.named import named
+from puretransforms.data.open_source import named
 from puretransforms.errors import SourceError
 
 

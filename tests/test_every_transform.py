@@ -40,7 +40,10 @@ FLAT_GRADIENT = {"JPEGCompress", "BitDepthReduce"}  # piecewise constant: their 
 
 def public_transforms() -> set[str]:
     found = (getattr(puretransforms, name) for name in puretransforms.__all__)
-    return {t.__name__ for t in found if isinstance(t, type) and issubclass(t, PureTransform)} - {"PureTransform", "OrthogonalProjection"}
+    return {t.__name__ for t in found if isinstance(t, type) and issubclass(t, PureTransform)} - {
+        "PureTransform",
+        "OrthogonalProjection",
+    }
 
 
 def make(name: str, **options) -> PureTransform:
@@ -130,7 +133,10 @@ def test_images_of_a_batch_do_not_depend_on_each_other(t):
 @pytest.mark.parametrize("chunk_size", [1, 3, 100])
 def test_chunks_change_nothing(name, chunk_size):
     x = torch.rand(7, 3, 16, 16)
-    assert torch.equal(make(name, seed=1, chunk_size=chunk_size)(x), make(name, seed=1)(x))
+    chunked, whole = make(name, seed=1, chunk_size=chunk_size)(x), make(name, seed=1)(x)
+    assert (chunked - whole).abs().max() <= (1e-5 if name == "EBMPurify" else 0), (
+        "kernels of other batches round otherwise"
+    )
 
 
 # --- samples ------------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import numpy as np
 from ..data.codec import Decoded, decode
 from ..data.sources.base import Entry, Source
 from .manifest import Layout, Row
-from .packing import read_back
 from .page import STYLE, code, data_uri, table, text
 from .plot import histogram
 from .summary import Summary
+from .writers import writer_for
 
 _PICTURES = 12  # of the most changed images
 
@@ -79,7 +79,7 @@ def _classes(summary: Summary) -> Iterator[tuple[str, ...]]:
 
 
 def _figure(row: Row, layout: Layout, source: Source, entries: dict[str, Entry]) -> str:
-    before, after = decode(source.read(entries[row["path"]])), decode(read_back(layout, source, row))
+    before, after = decode(source.read(entries[row["path"]])), decode(writer_for(source, layout).read_back(row))
     x, y = _pixels(before), _pixels(after)
     tenfold = np.minimum(np.abs(x.astype(np.int16) - y) * 10, 255).astype(np.uint8)
     pictures = "".join(

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..data.named import named
+from ..data.open_source import named
 from ..errors import PureTransformsError
 from ..poisons.availability.autoregressive import AR
 from ..poisons.availability.convolution import CUDA, HUDA, VUDA

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class PurifierChain(PureTransform):
 
     def __init__(
         self,
-        steps: Sequence[str | PureTransform] = (),
+        steps: list[str | PureTransform] | tuple[str | PureTransform, ...] = (),
         *,
         seed: int | None = None,
         device: str | None = None,
@@ -49,7 +49,7 @@ class PurifierChain(PureTransform):
         super().__init__(
             seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
         )
-        given = [steps] if isinstance(steps, str | PureTransform) else list(steps)
+        given = list(steps)
         for step in given:
             if not isinstance(step, str | PureTransform):
                 raise TypeError(
@@ -81,6 +81,7 @@ class PurifierChain(PureTransform):
             if not one.fitted:
                 file = None if checkpoint is None else Path(f"{checkpoint}.{number}")
                 one.fit(dataset, seed=seed, device=device, checkpoint=file, on_record=on_record)
+        self.steps = [_spec(one) for one in self.purifiers]  # with what the fits have found, such as num_classes
         self.reads_labels = any(one.reads_labels for one in self.purifiers)
         return self
 

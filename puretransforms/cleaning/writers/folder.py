@@ -1,16 +1,50 @@
-"""Where each source file goes below the output folder; a function of the listing alone."""
+"""A folder or a map-style dataset to a folder of PNG files, with a folder for each class."""
 
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Any
 
-from ..data.sources.base import Source
+from torchvision.datasets import ImageFolder
 
-MANIFEST, RUN, REPORT, STATE = "manifest.jsonl", "run.json", "report.html", ".puretransforms"
-OURS = (MANIFEST, RUN, REPORT, STATE)
+from ...data.sources.base import Source
+from ...data.sources.map_style import ImageDataset, PurifiedDataset, rebuilt
+from ..manifest import MANIFEST, OURS, Row, read_rows
+from .base import Writer
+
 _LONGEST_NAME = 255  # bytes, on every common file system
+
+
+class FolderWriter(Writer):
+    """Of a folder, local or remote: the same tree, in which every image is a PNG file."""
+
+    def targets(self, cuts: list[tuple[int, int]]) -> list[tuple[str, str | None]]:
+        return [(path, None) for path in output_paths(self.source)]
+
+    def load(self, *, in_memory: bool = False) -> Any:
+        """An ``ImageFolder``."""
+        if self.layout.store.remote:
+            raise ValueError(f"expected a local folder to load, got {self.layout.store.root!r}: read it with fsspec.")
+        return ImageFolder(self.layout.store.root)
+
+
+class DatasetWriter(FolderWriter):
+    """Of a map-style dataset: class folders such that ``ImageFolder`` gives every image its target."""
+
+    loads_into_memory = True
+    source: ImageDataset
+
+    def load(self, *, in_memory: bool = False) -> Any:
+        """A dataset with the same targets and transforms, in the same order."""
+        store, original = self.layout.store, self.source.original
+        with store.open(MANIFEST) as lines:
+            rows: list[Row] = [row for row in read_rows(lines) if row["status"] == "purified"]
+        places = [int(os.path.splitext(row["path"].rpartition("/")[2])[0]) for row in rows]  # noqa: PTH122
+        if in_memory:
+            return rebuilt(original, places, [store.read(row["out"]) for row in rows])
+        return PurifiedDataset(original, places, [store.path(row["out"]) for row in rows])
 
 
 def output_paths(listing: Source) -> list[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from puretransforms.cleaning import steps
+from puretransforms.cleaning import pipeline
 from puretransforms.cleaning.clean import clean
-from puretransforms.cleaning.pool import CodecPool, result
+from puretransforms.cleaning.codec_pool import CodecPool, result
 from puretransforms.errors import PureTransformsError, WorkerDiedError
 from puretransforms.transforms.coin import COINInterpolate
 
@@ -58,7 +58,7 @@ def test_clean_says_that_a_worker_died_and_goes_on_the_next_time(source, tmp_pat
     purifier = COINInterpolate(seed=0)
     clean(source, tmp_path / "whole", purifier, progress=False, unit_size=5)
     with monkeypatch.context() as patched:
-        patched.setattr(steps, "encode", lambda *_: _die())
+        patched.setattr(pipeline, "encode", lambda *_: _die())
         with pytest.raises(PureTransformsError, match="codec process"):
             clean(source, tmp_path / "out", purifier, progress=False, unit_size=5)
     clean(source, tmp_path / "out", purifier, progress=False, unit_size=5)
@@ -69,7 +69,7 @@ def test_clean_says_that_a_worker_died_and_goes_on_the_next_time(source, tmp_pat
 def test_workers_end_when_their_parent_is_killed():
     code = (
         "import os, time\n"
-        "from puretransforms.cleaning.pool import CodecPool, result\n"
+        "from puretransforms.cleaning.codec_pool import CodecPool, result\n"
         "pool = CodecPool(2)\n"
         "print(*{result(pool.submit(os.getpid)) for _ in range(50)}, flush=True)\n"
         "time.sleep(60)\n"
@@ -93,7 +93,9 @@ def _alive(pid):
 
 @linux
 def test_threads_do_the_work_in_a_daemon_process(monkeypatch):
-    monkeypatch.setattr("puretransforms.cleaning.pool.current_process", lambda: type("Daemon", (), {"daemon": True}))
+    monkeypatch.setattr(
+        "puretransforms.cleaning.codec_pool.current_process", lambda: type("Daemon", (), {"daemon": True})
+    )
     with CodecPool(1) as pool:
         assert result(pool.submit(_add, 1, 2)) == (3, os.getpid())
         assert result(pool.submit(threading.current_thread)).name.startswith("codec")

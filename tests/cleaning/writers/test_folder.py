@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from puretransforms.cleaning.names import OURS, output_paths
+from puretransforms.cleaning.manifest import OURS
+from puretransforms.cleaning.writers.folder import output_paths
 from puretransforms.data.sources.folder import IMAGE_SUFFIXES, Entry, Listing
 
 
