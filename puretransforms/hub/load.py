@@ -77,7 +77,7 @@ def fetch(
     **access: Any,
 ) -> tuple[dict[str, bytes], str, str | None]:
     """The bytes behind :func:`load`, with hashes compared but not read: files, where they were, and a short label."""
-    hashes = {CONFIG: None, WEIGHTS: sha256}
+    hashes: dict[str, str | None] = {CONFIG: None, WEIGHTS: sha256}
     name = str(weights)
     entry = _registered(weights)
     if entry is not None and revision is None:
@@ -85,7 +85,8 @@ def fetch(
         folder = entry.folder()
         if folder is not None and not force_download:
             origin = f"{entry.name} in {str(folder)!r}"
-            return _from_folder(folder, hashes, verify, origin), origin, f"{entry.name}@{hashes[WEIGHTS][:12]}"
+            label = f"{entry.name}@{(sha256 or entry.sha256[WEIGHTS])[:12]}"
+            return _from_folder(folder, hashes, verify, origin), origin, label
     if entry is None and Path(weights).is_dir():
         if revision is not None:
             raise WeightsUnavailableError(f"expected no revision for the folder {name!r}, got {revision!r}.")
