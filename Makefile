@@ -32,9 +32,10 @@ test-hub-oldest: $(READY)  ## the Hub tests with the oldest supported client lai
 	PYTHONPATH=build/hub-1.33 $(BIN)/python -c "import huggingface_hub as hub; print('huggingface_hub', hub.__version__)"
 	PYTHONPATH=build/hub-1.33 $(PYTEST) tests/hub tests/transforms/test_pretrained.py
 
-lint: $(READY)  ## style, import layers, security
+lint: $(READY)  ## style, types, import layers, security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive puretransforms
 
