@@ -28,11 +28,10 @@ from clean_throughput import first_files
 from measured import write_json
 from PIL import Image
 
-from puretransforms.cleaning.finish import conclude
-from puretransforms.cleaning.manifest import Layout, claim, describe
-from puretransforms.cleaning.names import MANIFEST
-from puretransforms.cleaning.packing import folders, plan, staging
-from puretransforms.cleaning.steps import purify_batch, read, write
+from puretransforms.cleaning.manifest import MANIFEST, Layout, claim, describe
+from puretransforms.cleaning.pipeline import purify_batch, read, write
+from puretransforms.cleaning.result import conclude
+from puretransforms.cleaning.writers import writer_for
 from puretransforms.data.open_source import open_source
 from puretransforms.transforms.coin import COINInterpolate
 
@@ -74,17 +73,16 @@ def measure(images: str, out: Path) -> dict[str, float]:
     os.sync()
     start = clock()
     source = open_source(images)
-    units = plan(source, UNIT)
-    layout = Layout(out)
-    claim(layout, describe(source, coin, 0, UNIT))
+    writer = writer_for(source, Layout(out))
+    units = writer.plan(UNIT)
+    claim(writer.layout, describe(source, coin, 0, UNIT))
     seconds["list"] = clock() - start
-    for name in folders(source):
-        layout.store.make(name)
+    for name in writer.folders:
+        writer.layout.store.make(name)
     for unit in units:
-        stage = staging(source, layout, unit.number)
-        stage.begin()
+        writer.begin(unit.number)
         start = clock()
-        waiting = [read(source, stage, task, True) for task in unit.tasks]
+        waiting = [read(writer, unit.number, task, True) for task in unit.tasks]
         seconds["read"] += clock() - start
         finished = []
         for i in range(0, len(waiting), BATCH):
@@ -92,14 +90,14 @@ def measure(images: str, out: Path) -> dict[str, float]:
             start = clock()
             after = purify_batch(coin, [item.image for item in batch], torch.device("cpu"))
             middle = clock()
-            finished += write(stage, batch, after)
+            finished += write(writer, unit.number, batch, after)
             seconds["purify"] += middle - start
             seconds["write"] += clock() - middle
         start = clock()
-        stage.commit(source, unit.tasks, sorted(finished, key=lambda done: done.place))
+        writer.commit(unit, sorted(finished, key=lambda done: done.place))
         seconds["commit"] += clock() - start
     start = clock()
-    conclude(layout, len(units), source, report=False)
+    conclude(writer, len(units), report=False)
     seconds["conclude"] = clock() - start
     return {stage: 1e6 * value / len(source.entries) for stage, value in seconds.items()}
 
@@ -108,7 +106,7 @@ def sizes(images: str, out: Path) -> dict[str, int]:
     """Bytes per image: the listing in memory, the input, the output without its manifest, the manifest."""
     tracemalloc.start()
     source = open_source(images)
-    kept = plan(source, UNIT)
+    kept = writer_for(source, Layout(out)).plan(UNIT)
     listing = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     number = sum(len(unit.tasks) for unit in kept)

@@ -207,8 +207,7 @@ def purified(
 ) -> tuple[dict[str, Images], Callable[[], object]]:
     """What classifiers are trained on, and the second fit, to be called later."""
     classes, labels = int(train.targets.max()) + 1, train.targets
-    attack, given = find_attack(poison)
-    poisoned = attack.make(train, test, classes, **given).images
+    poisoned = find_attack(poison).run(train, test, classes).images
     versions = {"none": poisoned, "jpeg10": in_parts(JPEGCompress(10), poisoned)}
     if poison == CLEAN:
         return versions, lambda: None

@@ -1,7 +1,7 @@
 """Purify poisoned image data before training: torchvision-style transforms, poison generators, dataset cleaning."""
 
 from .auto import AutoPurify
-from .cleaning.clean import CleanResult, clean
+from .cleaning.clean import CleanResult, clean, clean_in_memory, estimate_clean
 from .cleaning.verify import verify
 from .data.loader import GPUTransformLoader
 from .hub.weights import get_weights, list_weights
@@ -35,7 +35,9 @@ __all__ = [  # noqa: RUF022 (plain sorting)
     "ScanResult",
     "VAEPurify",
     "clean",
+    "clean_in_memory",
     "create",
+    "estimate_clean",
     "get_weights",
     "list_poisons",
     "list_purifiers",

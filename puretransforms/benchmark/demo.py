@@ -18,6 +18,7 @@ from ..data.samples import LabelledImages
 from ..errors import SourceError
 from ..poisons.availability.convolution import CUDA
 from ..poisons.dataset import PoisonedDataset
+from ..poisons.export import export
 from ..train.settings import DIGITS_SETTING, ClassifierSetting
 from ..transforms.coin import COINInterpolate
 from .folder import load_image_folder
@@ -89,8 +90,8 @@ def run_demo(
 def _write_versions(train: LabelledImages, out: Path) -> dict[str, LabelledImages]:
     """Three trees of PNG, read back as anyone else would."""
     poison = CUDA(seed=0)
-    PoisonedDataset(train, poison, rate=0.0).export(out / "clean")
-    PoisonedDataset(train, poison).export(out / "poisoned")
+    export(PoisonedDataset(train, poison, rate=0.0), out / "clean")
+    export(PoisonedDataset(train, poison), out / "poisoned")
     result = clean(out / "poisoned", out / "purified", COINInterpolate(), progress=False)
     shutil.copyfile(result.report, out / "report.html")
     return {name: load_image_folder(out / name) for name in ("clean", "poisoned", "purified")}

@@ -58,7 +58,7 @@ def clean(
 
     A folder gives the same tree: class folders and names stay (``a/b.jpg`` becomes ``a/b.png``), files that are no
     images are copied byte for byte. A torchvision dataset gives an ``ImageFolder`` with the same targets, a Hugging
-    Face data set Parquet with the same features, tar shards the same shards with new image members. All get
+    Face dataset Parquet with the same features, tar shards the same shards with new image members. All get
     ``manifest.jsonl`` (a row for every source file or row), ``run.json`` (the configuration) and ``report.html``; all
     images are lossless PNG. Damaged images are put aside in ``<out>.quarantine``. Alpha, ICC profile and EXIF are kept
     and the EXIF orientation is applied; of several frames the first is taken; 16-bit and float pixels are brought to
@@ -95,6 +95,7 @@ def clean(
         progress: show a progress bar with files per second and time left.
         rank, world_size: this process takes the units ``rank, rank + world_size, ...``; default: the environment
             variables ``RANK`` and ``WORLD_SIZE``, else all units. Whichever process sees the last unit done finishes.
+            A purifier that is not fitted is fitted by rank 0, for which the others wait.
         engine: ``"local"``, or ``"ray"`` for a Ray cluster (extra ``ray``), whose nodes must all see ``out``.
         actors: of Ray; default: one for each core, or with a CUDA ``device`` one for each GPU.
         image_key: the image column of a Hugging Face dataset, the image extension in tar shards; default: the only
@@ -109,7 +110,7 @@ def clean(
         CorruptImageError: a damaged image, with ``strict``.
         PurifierError: the purifier returned another shape or dtype.
         LabelError: a purifier reads labels, and an image has no class, or one that it was not fitted to.
-        NotFittedError: several processes, and a purifier that is not fitted.
+        NotFittedError: a purifier inside a ``v2.Compose`` that is not fitted.
         RegistryError: no purifier of this name.
         WorkerDiedError: a worker process was killed, most likely for want of memory.
         OutputError: ``out`` cannot be written.
@@ -123,7 +124,7 @@ def clean(
     images = open_source(source, image_key, label_key, options)
     with ExitStack() as stack:
         writer = writer_for(images, stack.enter_context(closing(Layout(_resolved(out), options))))
-        ready = _prepare(writer, purifier, options, seed, device, world_size, progress)
+        ready = _prepare(writer, purifier, options, seed, device, rank, progress)
         job = Job(
             writer=writer,
             purifier=own_copy(ready.purifier, seed, ready.device if local else torch.device("cpu")),
@@ -136,7 +137,7 @@ def clean(
             labels=ready.labels,
         )
         with clear_errors(writer.layout.store.root):
-            units, mine, todo = _begin(job, unit_size, rank, world_size)
+            units, mine, todo = _begin(job, ready.scan, unit_size, rank, world_size)
         if todo or ready.bar is not None:
             bar = stack.enter_context(_progress_bar(mine, todo, progress, ready.bar))
         if todo and local:
@@ -225,7 +226,7 @@ def estimate_clean(
     _check_sizes(workers=workers)
     images = open_source(source, image_key, label_key, options)
     with closing(Layout(_resolved(out), options)) as layout:
-        ready = _prepare(writer_for(images, layout), purifier, options, seed, device, 1, progress, keep=False)
+        ready = _prepare(writer_for(images, layout), purifier, options, seed, device, 0, progress, keep=False)
         if ready.bar is not None:
             ready.bar.close()
         with quiet(ready.device):
@@ -235,11 +236,12 @@ def estimate_clean(
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A fitted purifier, the device of its batches, the number of each class if it reads labels, and the fit's bar."""
+    """A fitted purifier, the device of its batches, the number of each class if it reads labels, its scan, its bar."""
 
     purifier: Purifier
     device: torch.device
     labels: dict[str, int] | None
+    scan: dict[str, str] | None
     bar: tqdm | None
 
 
@@ -249,7 +251,7 @@ def _prepare(
     options: Mapping[str, Any] | None,
     seed: int,
     device: str | torch.device | None,
-    world_size: int,
+    rank: int,
     progress: bool,
     keep: bool = True,
 ) -> _Ready:
@@ -258,26 +260,29 @@ def _prepare(
     _check_apart(writer.source, writer.layout)
     if keep and not getattr(purifier, "fitted", True):
         check_free(writer.layout)
-    purifier, bar = fit_first(
+    purifier, said, bar = fit_first(
         purifier,
         writer.source,
         writer.layout.store.root,
         options=options,
         seed=seed,
         device=device,
-        world_size=world_size,
+        rank=rank,
         keep=keep,
         progress=progress,
     )
     where = device_of(purifier) if device is None else torch.device(device)
-    return _Ready(purifier, where, class_numbers(purifier, writer.source), bar)
+    return _Ready(purifier, where, class_numbers(purifier, writer.source), said, bar)
 
 
-def _begin(job: Job, unit_size: int, rank: int, world_size: int) -> tuple[list[Unit], list[Unit], list[Unit]]:
+def _begin(
+    job: Job, scan: dict[str, str] | None, unit_size: int, rank: int, world_size: int
+) -> tuple[list[Unit], list[Unit], list[Unit]]:
     """Claim the output: ``(all units, those of this rank, those of them that are still to do)``."""
     writer, layout = job.writer, job.writer.layout
-    classes = {} if job.labels is None else {"classes": dict(job.labels)}
-    claim(layout, describe(writer.source, job.purifier, job.seed, unit_size) | classes)
+    found = {} if job.labels is None else {"classes": dict(job.labels)}
+    found |= {} if scan is None else {"scan": scan}
+    claim(layout, describe(writer.source, job.purifier, job.seed, unit_size) | found)
     units = writer.plan(unit_size)
     mine = units[rank::world_size]
     done = layout.done()  # before the next line: whoever finishes writes the manifest first, then removes marks

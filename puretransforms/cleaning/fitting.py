@@ -8,6 +8,7 @@ class loads it for other uses.
 import copy
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..storage.store import Store, open_store
 from .purifier import Purifier, parts, reads_labels
 
 _PLAN, _CHECKPOINT = "fit.json", "fit.safetensors"
+_PAUSE = 1.0  # seconds between two looks for the fit of another process
 
 
 def fit_first(
@@ -31,11 +33,11 @@ def fit_first(
     options: Mapping[str, Any] | None = None,
     seed: int,
     device: Any = None,
-    world_size: int = 1,
+    rank: int = 0,
     keep: bool = True,
     progress: bool = True,
-) -> tuple[Purifier, tqdm | None]:
-    """``(the fitted purifier, the bar that the cleaning goes on with)``; of a fitted one itself and ``None``.
+) -> tuple[Purifier, dict[str, str] | None, tqdm | None]:
+    """``(the fitted purifier, what its scan said, the bar that the cleaning goes on with)``; of a fitted one itself.
 
     Goes on after a break; what has been fitted already is loaded. Damaged images are left out.
 
@@ -46,12 +48,12 @@ def fit_first(
         options: for fsspec, where ``out`` is a URL; there the fit itself starts anew after a break.
         seed: of the fit, where the purifier has none of its own.
         device: where to fit.
-        world_size: processes that clean.
+        rank: of this process; the first one fits, and the others wait until it has.
         keep: write ``<out>.purifier``.
         progress: show a bar.
 
     Raises:
-        NotFittedError: a purifier inside a ``v2.Compose``, or one of several processes, that is not fitted.
+        NotFittedError: a purifier inside a ``v2.Compose`` that is not fitted.
         ManifestMismatchError: ``<out>.purifier`` was fitted to other images, or otherwise.
         NoImageError, LabelError, DivergenceError: as its ``fit``.
     """
@@ -62,20 +64,19 @@ def fit_first(
                     f"expected {type(part).__name__} inside {type(purifier).__name__} to be fitted: call its "
                     "fit(dataset) first, or give a list of purifiers, which is fitted here."
                 )
-        return purifier, None
+        return purifier, None, None
     if any(type(part).reads_labels for part in parts(purifier) if hasattr(type(part), "reads_labels")):
         _check_classes(source)
     store = open_store(f"{out}.purifier", options)
     plan = _plan_of(purifier, source, seed)
-    fitted = _state_of(store, plan)
-    name = type(purifier).__name__
-    if not fitted and world_size > 1:
-        raise NotFittedError(
-            f"expected {store.root!r} to hold a fitted {name} for several processes, got none: call clean in one "
-            "process first, or fit it yourself with fit(dataset)."
-        )
+    before = _state_of(store, plan)
     bar = tqdm(total=0, unit="img", disable=not progress)
     try:
+        while not before.get("fitted") and rank > 0:
+            bar.set_description(f"wait until rank 0 has fitted {type(purifier).__name__}")
+            time.sleep(_PAUSE)
+            before = _state_of(store, plan)
+        fitted, said = before.get("fitted", False), before.get("scan")
         if not fitted:
             purifier = copy.deepcopy(purifier)
         elsewhere = store.remote or not (keep or fitted)
@@ -86,13 +87,14 @@ def fit_first(
                 if keep:
                     _put_plan(store, plan | {"fitted": False}, folder)
                 _fit(purifier, source, folder, seed, device, bar)
+                said = getattr(purifier, "scan_summary", None)
                 purifier.save_pretrained(folder)
                 for file in folder.glob(f"{_CHECKPOINT}*"):
                     file.unlink()
                 if keep:
                     if store.remote:
                         store.publish({str(file): file.name for file in folder.iterdir()})
-                    _put_plan(store, plan | {"fitted": True}, folder)
+                    _put_plan(store, plan | {"fitted": True, "scan": said}, folder)
             elif store.remote:
                 for file in store.files():
                     (folder / file).write_bytes(store.read(file))
@@ -103,7 +105,7 @@ def fit_first(
     if getattr(purifier, "device", None) is not None:
         loaded.device = purifier.device  # of this machine, so it is not saved
     bar.set_description("clean")
-    return loaded, bar
+    return loaded, said, bar
 
 
 def class_numbers(purifier: Any, source: Source) -> dict[str, int] | None:
@@ -191,10 +193,10 @@ def _fit(purifier: Any, source: Source, folder: Path, seed: int, device: Any, ba
     )
 
 
-def _state_of(store: Store, plan: dict[str, Any]) -> bool:
-    """Is what ``plan`` says fitted already?"""
+def _state_of(store: Store, plan: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the fit that ``plan`` says: nothing, or the plan with ``"fitted"`` and ``"scan"``."""
     if not store.exists(_PLAN):
-        return False
+        return {}
     before = json.loads(store.read(_PLAN))
     differing = [name for name, value in plan.items() if before.get(name) != value]
     if differing:
@@ -202,7 +204,7 @@ def _state_of(store: Store, plan: dict[str, Any]) -> bool:
             f"expected {store.root!r} to be fitted as asked for now, but {', '.join(differing)} differ: remove it to "
             "fit anew, or give another output folder."
         )
-    return before["fitted"]
+    return before
 
 
 def _put_plan(store: Store, plan: dict[str, Any], scratch: Path) -> None:

@@ -113,7 +113,9 @@ def purify_batch(
     """
     x = torch.from_numpy(stacked(images)).permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format).to(device)
     with torch.no_grad():
-        y = purifier(x) if labels is None else purifier(x, torch.tensor(labels, device=device))[0]
+        y = purifier(x) if labels is None else purifier(x, torch.tensor(labels, device=device))
+    if labels is not None and isinstance(y, tuple | list):
+        y = y[0]  # it gives the labels back as well
     check_purified(x, y)
     return y.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 

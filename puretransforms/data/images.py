@@ -149,8 +149,8 @@ def check_range(x: Tensor) -> bool:
     low, high = (float(v) for v in x.detach().aminmax())
     if isnan(low) or isnan(high):
         raise RangeError(
-            "expected pixels in [0, 1], got NaN: mend the step before, most likely a division by a standard deviation "
-            "of 0 or a damaged file."
+            "expected pixels in [0, 1], got NaN: correct the step before, most likely a division by a standard "
+            "deviation of 0 or a damaged file."
         )
     if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
         advice = (

@@ -14,7 +14,7 @@ class GPUTransformLoader:
 
     Workers decode and collate on the CPU; each batch is then copied and transformed on a side CUDA stream while the
     model trains on the batch before it. Forked workers cannot use CUDA, so a GPU transform belongs here and not in the
-    data set. Create the loader with ``pin_memory=True``: only copies from pinned memory overlap with computation.
+    dataset. Create the loader with ``pin_memory=True``: only copies from pinned memory overlap with computation.
     On any other device the transform is applied plainly. The values are those of ``transform(batch)`` on that device;
     a transform without a seed of its own makes its draws one batch ahead of those of the training step.
 

@@ -12,7 +12,7 @@ from puretransforms.train.settings import DIGITS_SETTING
 
 
 def preset(**changes: object) -> Preset:
-    return replace(Preset("p", DIGITS_SETTING, ("clean", "lsp"), ("none", "gray"), seeds=(0, 1)), **changes)
+    return replace(Preset("p", DIGITS_SETTING, ("clean", "lsp"), ("none", "grayscale"), seeds=(0, 1)), **changes)
 
 
 def test_all_of_a_seed_before_the_next() -> None:
@@ -20,9 +20,9 @@ def test_all_of_a_seed_before_the_next() -> None:
     assert [case.seed for case in cases] == [0] * 4 + [1] * 4
     assert cases[:4] == [
         Case("clean", "none", "digits", 0),
-        Case("clean", "gray", "digits", 0),
+        Case("clean", "grayscale", "digits", 0),
         Case("lsp", "none", "digits", 0),
-        Case("lsp", "gray", "digits", 0),
+        Case("lsp", "grayscale", "digits", 0),
     ]
     assert len(set(cases)) == 8
 
@@ -52,8 +52,15 @@ def test_the_gpu_preset_is_the_published_network_on_all_data() -> None:
     records.close()
 
 
-def test_the_cpu_net_has_one_block_a_stage() -> None:
-    setting = PRESETS["cpu"].setting
-    model, records = setting.train(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1]))
-    assert [len(stage) for stage in model.stages] == [1, 1, 1, 1] and model.stem.out_channels == setting.width
-    records.close()
+def test_the_fast_victim_at_two_widths() -> None:
+    quarter, full = PRESETS["quarter"], PRESETS["full"]
+    assert (quarter.setting.width, full.setting.width) == ((16, 64, 64), (32, 128, 128))
+    assert quarter.poisons == full.poisons and quarter.purifiers == full.purifiers
+    assert {"jpeg:quality=10", "jpeg:quality=30:chroma_quality=10", "grey_noise", "auto"} <= set(full.purifiers)
+    assert (full.train_size, full.test_size, full.digits) == (None, None, False)
+
+
+def test_the_tiny_grid_is_for_the_digits() -> None:
+    tiny = PRESETS["tiny"]
+    assert tiny.digits and tiny.setting == DIGITS_SETTING and tiny.seeds == (0,)
+    assert (tiny.poisons, tiny.purifiers) == (("clean", "lsp", "cuda"), ("none", "grayscale", "coin"))

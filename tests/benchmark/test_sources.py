@@ -90,3 +90,33 @@ def test_the_fingerprint_is_of_images_and_labels() -> None:
     other[0, 0, 0, 0] ^= 1
     variants = [LabelledImages(other, labels.long()), LabelledImages(images, swapped)]
     assert len({fingerprint(variant) for variant in [one, *variants]}) == 3
+
+
+def test_a_dataset_of_torchvision_by_name(tmp_path: Path) -> None:
+    stream = np.random.default_rng(0)
+    for split, count in (("train", 5), ("test", 3)):
+        prefix = tmp_path / "MNIST" / "raw" / ("train" if split == "train" else "t10k")
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        images = stream.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        header = np.array([0x803, count, 28, 28], dtype=">i4").tobytes()
+        Path(f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        labels = np.arange(count, dtype=np.uint8)
+        Path(f"{prefix}-labels-idx1-ubyte").write_bytes(
+            np.array([0x801, count], dtype=">i4").tobytes() + labels.tobytes()
+        )
+    train, test = load_data(f"torchvision:MNIST:{tmp_path}")
+    assert train.images.shape == (5, 3, 28, 28) and train.targets.tolist() == [0, 1, 2, 3, 4] and len(test) == 3
+    with pytest.raises(SourceError, match="a name without a split"):
+        load_data(f"torchvision:MNIST:{tmp_path}#test")
+
+
+def test_a_dataset_of_hugging_face_by_name(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    images, _ = load_train()
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["10", "2"])})
+    rows = {"image": [F.to_pil_image(image) for image in images], "label": [0, 1, 0, 1, 0, 1]}
+    split = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": split, "test": split.select([1])}).save_to_disk(str(tmp_path / "saved"))
+    train, test = load_data(f"hf:{tmp_path / 'saved'}")
+    assert torch.equal(train.images, images) and train.targets.tolist() == rows["label"]
+    assert test.targets.tolist() == [1], "numbered by the dataset"

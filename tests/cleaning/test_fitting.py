@@ -196,6 +196,8 @@ def test_auto_is_fitted_like_any_other(source, tmp_path, picture):
     quietly(source, tmp_path / "out", "auto")
     run = json.loads((tmp_path / "out/run.json").read_text())
     assert run["purifier"]["repr"].startswith("AutoPurify(chain=[") and "classes" not in run
+    assert run["scan"].keys() == {"headline", "words", "advice"} and all(run["scan"].values())
+    assert run["scan"]["headline"] in (tmp_path / "out/report.html").read_text()
     assert json.loads((tmp_path / "out.purifier/fit.json").read_text())["fitted"]
     assert quietly(source, tmp_path / "out", "auto").images_per_second == 0
 
@@ -274,6 +276,20 @@ def test_a_break_in_the_fit_or_in_the_cleaning_changes_no_byte(
     assert not Cuttable.seen
 
 
+def test_the_first_of_several_processes_fits_and_the_others_wait(source, tmp_path, snapshot, monkeypatch):
+    quietly(source, tmp_path / "whole", unfitted())
+    first = []
+
+    def other_process(seconds):
+        assert len(first) == 0, "waits no longer than the fit takes"
+        options = {"workers": 1, "progress": False, "unit_size": 4, "rank": 0, "world_size": 2}
+        first.append(clean(source, tmp_path / "ranks", unfitted(), **options))
+
+    monkeypatch.setattr("puretransforms.cleaning.fitting.time.sleep", other_process)
+    assert quietly(source, tmp_path / "ranks", unfitted(), rank=1, world_size=2).complete
+    assert not first[0].complete and snapshot(tmp_path / "ranks") == snapshot(tmp_path / "whole")
+
+
 def test_one_bar_shows_both(source, tmp_path, capsys):
     quietly(source, tmp_path / "out", unfitted(), progress=True)
     shown = capsys.readouterr().err
@@ -284,8 +300,6 @@ def test_one_bar_shows_both(source, tmp_path, capsys):
 def test_what_cannot_be_fitted_is_refused_before_anything_is_written(source, tmp_path, picture):
     with pytest.raises(TypeError, match=r"got the class JPEGCompress: write JPEGCompress\(\)"):
         clean(source, tmp_path / "out", JPEGCompress)
-    with pytest.raises(NotFittedError, match="hold a fitted VAEPurify for several processes, got none"):
-        clean(source, tmp_path / "out", unfitted(), rank=0, world_size=2)
     with pytest.raises(NotFittedError, match="expected VAEPurify inside Compose to be fitted"):
         clean(source, tmp_path / "out", v2.Compose([unfitted()]))
     (tmp_path / "foreign").mkdir()

@@ -233,7 +233,7 @@ def test_an_image_folder_object_is_read_file_by_file_and_a_subset_in_its_order(t
         (lambda: [(torch.rand(3, 8, 8), 0)], NoImageError, r"expected raw images .* got torch.float32 \[3, 8, 8\]"),
         (lambda: [torch.zeros(3, 8, 8, dtype=torch.uint8)], SourceError, r"expected samples \(image, target\)"),
         (lambda: torch.utils.data.TensorDataset(torch.zeros(0, 3, 8, 8)), SourceError, "an empty TensorDataset"),
-        (lambda: webdataset.WebDataset("x.tar", shardshuffle=False), SourceError, "map-style data set"),
+        (lambda: webdataset.WebDataset("x.tar", shardshuffle=False), SourceError, "map-style dataset"),
         (lambda: 7, SourceError, "got int"),
     ],
 )

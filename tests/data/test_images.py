@@ -22,7 +22,7 @@ def test_purifiers_say_what_is_wrong_with_an_image(transform, wrap):
     for bad in (torch.nan, -torch.nan):
         x = torch.rand(2, 3, 8, 8)
         x[1, 2, 3, 4] = bad
-        with pytest.raises(RangeError, match=r"in \[0, 1\], got NaN: mend the step before"):
+        with pytest.raises(RangeError, match=r"in \[0, 1\], got NaN: correct the step before"):
             transform(wrap(x))
     with pytest.raises(RangeError, match="got values from 0 to inf"):
         transform(wrap(torch.tensor([0.0, torch.inf]).expand(3, 2, 2)))

@@ -24,6 +24,23 @@ def test_writing_durably_replaces_the_whole_file_and_leaves_no_other(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"22"}
 
 
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    atomic.replace_file(tmp_path / "a", b"old")
+    atomic.replace_file(tmp_path / "a", lambda path: path.write_bytes(b"new"))
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+    def breaks(path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        atomic.replace_file(tmp_path / "a", breaks)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new"}
+    monkeypatch.chdir(tmp_path)
+    atomic.replace_file("b", b"in the current folder")
+    assert (tmp_path / "b").read_bytes() == b"in the current folder"
+
+
 def test_without_syncfs_every_file_is_synced(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(atomic, "_syncfs", None)

@@ -1,6 +1,6 @@
 """What a source of images is: a listing in a fixed order, and the bytes of each entry.
 
-A folder, a data set of torchvision or Hugging Face and WebDataset shards differ in nothing else, so that units,
+A folder, a dataset of torchvision or Hugging Face and WebDataset shards differ in nothing else, so that units,
 manifest and engines are the same for all of them.
 """
 
@@ -49,7 +49,7 @@ class Entry:
 def spread(count: int, most: int = 1000) -> list[int]:
     """``most`` of the first ``count`` places, evenly spread, the last among them; all if there are fewer.
 
-    A source without file sizes is told from another by these samples: to read all would cost as much as to clean them.
+    Sources without file sizes are told apart by these samples: to read all of them would cost as much as to clean them.
     """
     return [(i + 1) * count // min(count, most) - 1 for i in range(min(count, most))]
 

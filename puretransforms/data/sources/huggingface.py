@@ -1,6 +1,6 @@
 """Hugging Face ``datasets``: the stored bytes of an image column, and the same table with purified images.
 
-Formats and transforms of the data set are set aside: under ``with_format("torch")`` an image feature would turn into
+Formats and transforms of the dataset are set aside: under ``with_format("torch")`` an image feature would turn into
 nested lists, and a ``with_transform`` would be purified instead of the images.
 """
 
@@ -111,7 +111,7 @@ def _entry(row: int, image: Any, label: str) -> Entry:
         size = os.path.getsize(image["path"])  # noqa: PTH202
     else:
         raise SourceError(
-            f"expected the image of row {row} in the data set or in a local file, got {image['path']!r}: store the "
+            f"expected the image of row {row} in the dataset or in a local file, got {image['path']!r}: store the "
             "images first, for example with dataset.map or load_dataset."
         )
     return Entry(path, "image", size, reason, label, (row,))

@@ -1,4 +1,4 @@
-"""Map-style data sets, torchvision's above all: raw images without their transforms, targets and order as they are."""
+"""Map-style datasets, torchvision's above all: raw images without their transforms, targets and order as they are."""
 
 import copy
 import hashlib
@@ -29,8 +29,8 @@ _TRANSFORMS = ("transform", "target_transform", "transforms")
 class ImageDataset(Source):
     """``dataset[i] -> (image, target)`` as a source, in its order.
 
-    Transforms of the data set are left out: what is purified is the stored image, and augmentation comes later. Files
-    are read as they are where the data set lists them (``samples``); any other image is taken as if it were stored in a
+    Transforms of the dataset are left out: what is purified is the stored image, and augmentation comes later. Files
+    are read as they are where the dataset lists them (``samples``); any other image is taken as if it were stored in a
     lossless file. Class folders keep the order of ``classes``, so that ``ImageFolder`` gives every image its target.
 
     Args:
@@ -44,7 +44,7 @@ class ImageDataset(Source):
         name = type(dataset).__qualname__
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise SourceError(
-                f"expected a map-style data set with a length, got {name}: save it as a folder or as tar shards."
+                f"expected a map-style dataset with a length, got {name}: save it as a folder or as tar shards."
             )
         if len(dataset) == 0:
             raise SourceError(f"expected at least one image, got an empty {name}.")
@@ -82,15 +82,15 @@ class ImageDataset(Source):
 
 
 class PurifiedDataset(Dataset):
-    """A data set with its images replaced: same order, same targets, same transforms.
+    """A dataset with its images replaced: same order, same targets, same transforms.
 
     Args:
-        dataset: the data set as it was.
+        dataset: the dataset as it was.
         kept: the places of its samples that are still there, ascending.
         images: for each of them a PNG file, as bytes or as a path.
 
     Attributes:
-        targets: of the samples, where the data set has any that are integers.
+        targets: of the samples, where the dataset has any that are integers.
         classes: its class names, if it has any.
     """
 
@@ -192,7 +192,8 @@ def _folder_names(classes: list[str], targets: list[int]) -> dict[int, str]:
     numbers = range(len(classes)) if classes else sorted(set(targets))
     if targets and not set(targets) <= set(numbers):
         raise SourceError(
-            f"expected targets from 0 to {len(classes) - 1}, got {min(targets)} to {max(targets)}: mend 'classes'."
+            f"expected targets from 0 to {len(classes) - 1}, got {min(targets)} to {max(targets)}: correct its "
+            "'classes'."
         )
     if not targets:
         return {}
@@ -221,7 +222,7 @@ def _pair(sample: Any) -> tuple[Any, Any]:
     if isinstance(sample, tuple | list) and len(sample) >= 2:
         return sample[0], sample[1] if len(sample) == 2 else tuple(sample[1:])
     raise SourceError(
-        f"expected samples (image, target), got {type(sample).__name__}: wrap the data set so that it gives both."
+        f"expected samples (image, target), got {type(sample).__name__}: wrap the dataset so that it gives both."
     )
 
 

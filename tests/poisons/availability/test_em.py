@@ -4,6 +4,7 @@ import torch
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.availability.em import APBENCH, EMClasswise, EMSamplewise
 from puretransforms.train.classifier import evaluate, train_classifier
+from puretransforms.train.recipes import OneCycleSGD
 
 TINY = {"width": 4, "num_classes": 3, "train_steps": 4, "batch_size": 32}
 
@@ -81,7 +82,8 @@ def test_a_classifier_learns_the_noise_instead_of_the_images():
     for train in (images, poison(images, labels)[0]):
         torch.manual_seed(1)
         model = SmallConvNet(3, width=8)
-        for _ in train_classifier(model, train, labels, epochs=10, batch_size=16, max_lr=0.05, augment=None):
+        options = {"epochs": 10, "batch_size": 16, "recipe": OneCycleSGD(0.05), "augment": None}
+        for _ in train_classifier(model, train, labels, **options):
             pass
         assert evaluate(model, train, labels) > 0.9
         follows.append(evaluate(model, swapped, other))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from puretransforms.benchmark.store import Store
+from puretransforms.benchmark.cache import Cache
 
 
 def make(calls: list[str], name: str, size: int = 100) -> object:
@@ -17,7 +17,7 @@ def make(calls: list[str], name: str, size: int = 100) -> object:
 
 def test_made_once_and_the_oldest_forgotten() -> None:
     calls: list[str] = []
-    store = Store(memory=1000)  # two sets of 400 bytes
+    store = Cache(memory=1000)  # two sets of 400 bytes
     for name in ("a", "b", "a", "c", "a", "b"):
         assert store.get(["key", name], make(calls, name))["x"].shape == (100,)
     assert calls == ["a", "b", "c", "b"]
@@ -25,7 +25,7 @@ def test_made_once_and_the_oldest_forgotten() -> None:
 
 def test_one_larger_than_the_memory_is_still_given() -> None:
     calls: list[str] = []
-    store = Store(memory=10)
+    store = Cache(memory=10)
     assert store.get("big", make(calls, "big"))["x"].sum() == 300
     store.get("big", make(calls, "big"))
     assert calls == ["big"]
@@ -33,9 +33,9 @@ def test_one_larger_than_the_memory_is_still_given() -> None:
 
 def test_another_process_reads_the_folder(tmp_path: Path) -> None:
     calls: list[str] = []
-    first = Store(tmp_path / "sets").get([1, "a"], make(calls, "a"))
-    second = Store(tmp_path / "sets").get([1, "a"], make(calls, "b"))
-    Store(tmp_path / "sets").get([2, "a"], make(calls, "c"))
+    first = Cache(tmp_path / "sets").get([1, "a"], make(calls, "a"))
+    second = Cache(tmp_path / "sets").get([1, "a"], make(calls, "b"))
+    Cache(tmp_path / "sets").get([2, "a"], make(calls, "c"))
     assert calls == ["a", "c"]
     assert torch.equal(first["x"], second["x"]) and second["none"].shape == (0, 3)
     assert all(path.suffix == ".safetensors" for path in (tmp_path / "sets").iterdir())

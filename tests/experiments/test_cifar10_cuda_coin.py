@@ -14,6 +14,7 @@ from puretransforms.data.samples import LabelledImages
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.dataset import PoisonedDataset
+from puretransforms.poisons.export import export
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.settings import ClassifierSetting
 from puretransforms.transforms.coin import COINInterpolate
@@ -40,7 +41,7 @@ def arguments(tmp_path: Path) -> list[str]:
     for name in FOLDERS:
         images = torch.randint(256, (20, 3, 16, 16), dtype=torch.uint8, generator=generator)
         data = LabelledImages(images, torch.arange(20) % 10)
-        PoisonedDataset(data, CUDA(), rate=0.0).export(tmp_path / name)
+        export(PoisonedDataset(data, CUDA(), rate=0.0), tmp_path / name)
     places = [word for name in FOLDERS for word in (f"--{name}", str(tmp_path / name))]
     return [*places, "--threads", "1", "--out", str(tmp_path / "results" / "out.jsonl")]
 

@@ -5,14 +5,13 @@ import torch
 
 from puretransforms.data.samples import LabelledImages
 from puretransforms.functional.detect.ranking import higher_than_rest
-from puretransforms.scanning.detectors.energy import energy
-from puretransforms.scanning.detectors.predictable import PREDICTED, WHOLE, class_pattern
+from puretransforms.scanning.detectors.trained import PREDICTED, WHOLE, ClassPattern, Energy
 from puretransforms.scanning.sample import gather
 from puretransforms.scanning.scan import scan
 from puretransforms.scanning.source import open_stream
 from puretransforms.transforms.vae import VAEPurify
 
-from .conftest import make_pictures
+from ..conftest import make_pictures
 
 
 def sample_of(data):
@@ -57,17 +56,17 @@ def test_unnatural_images_rank_high_in_their_class_and_raise_no_alarm(noisy):
 
 def test_energy_of_tiles_and_of_few_images():
     large = sample_of(make_pictures(80, side=80, classes=2))
-    found = energy(large)
+    found = Energy()(large)
     assert large.tiled and set(found.classes) == {"0", "1"} and not found.images.isnan().any()
-    found = energy(large, ranked=70)
+    found = Energy(ranked=70)(large)
     assert int(found.images.isnan().sum()) == 10 and found.classes
-    assert "two classes" in energy(large, ranked=20).untested
+    assert "two classes" in Energy(ranked=20)(large).untested
 
 
 def test_energy_without_weights_is_not_tested(pictures):
     sample = sample_of(pictures)
-    assert "no energy-based model" in energy(sample, None).untested
-    assert "no weights" in energy(sample, "no-such-weights").untested
+    assert "no energy-based model" in Energy(ebm=None)(sample).untested
+    assert "no weights" in Energy(ebm="no-such-weights")(sample).untested
 
 
 def test_the_class_pattern_of_a_fit_is_measured_with_the_labels_of_the_source(pictures):
@@ -87,7 +86,7 @@ def test_a_network_that_was_not_trained_predicts_something(pictures):
     sample = sample_of(pictures)
     vae = VAEPurify(weights=None, width=4, latent=8, num_classes=4, seed=0)
     wanted = vae.perturbation(sample.pixels, sample.labels) * 255
-    assert torch.allclose(class_pattern(sample, vae).images, wanted.square().mean((1, 2, 3)).sqrt(), rtol=1e-3)
+    assert torch.allclose(ClassPattern(vae=vae)(sample).images, wanted.square().mean((1, 2, 3)).sqrt(), rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -102,5 +101,13 @@ def test_a_network_that_was_not_trained_predicts_something(pictures):
     ids=["none", "unlabelled", "size", "labels", "one class"],
 )
 def test_without_a_fit_to_this_data_it_is_not_tested(pictures, vae, labels, why):
-    found = class_pattern(sample_of(LabelledImages(pictures.images, torch.arange(400) % labels)), vae)
+    found = ClassPattern(vae=vae)(sample_of(LabelledImages(pictures.images, torch.arange(400) % labels)))
     assert why in found.untested and not found.classes
+
+
+def test_a_fit_that_numbers_the_classes_otherwise_is_refused_by_name(pictures):
+    data = LabelledImages(pictures.images, pictures.targets, ["2", "10", "cat", "dog"])
+    same, other = Seer(classes=["2", "10", "cat", "dog"]), Seer(classes=["10", "2", "cat", "dog"])
+    same.num_classes = other.num_classes = 4
+    assert not ClassPattern(vae=same)(sample_of(data)).untested
+    assert "its 0 is '10', that of the sample '2'" in ClassPattern(vae=other)(sample_of(data)).untested

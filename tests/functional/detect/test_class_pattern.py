@@ -2,7 +2,7 @@
 
 import torch
 
-from puretransforms.functional.detect.predictable import class_patterns, magnitudes
+from puretransforms.functional.detect.class_pattern import class_patterns, magnitudes
 
 
 def test_what_a_class_shares_is_found_and_what_all_share_is_not():

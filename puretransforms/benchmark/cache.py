@@ -14,7 +14,7 @@ from ..functional.shapes import Tensor
 Tensors = dict[str, Tensor]
 
 
-class Store:
+class Cache:
     """Tensors by key; what is not there is made, and stays.
 
     Args:
@@ -29,13 +29,20 @@ class Store:
 
     def get(self, key: object, make: Callable[[], Tensors]) -> Tensors:
         """The tensors of ``key`` (anything that JSON can write)."""
-        name = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
+        name = _name(key)
         if name not in self._held:
             self._held[name] = self._load(name, make)
         self._held.move_to_end(name)
         while len(self._held) > 1 and sum(map(_size, self._held.values())) > self.memory:
             self._held.popitem(last=False)
         return self._held[name]
+
+    def path(self, key: object, suffix: str) -> Path | None:
+        """Where something else of ``key`` may be kept, such as a checkpoint; ``None`` without a folder."""
+        if self.folder is None:
+            return None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{_name(key)}{suffix}"
 
     def _load(self, name: str, make: Callable[[], Tensors]) -> Tensors:
         if self.folder is None:
@@ -49,6 +56,10 @@ class Store:
         save_file(made, part)
         part.replace(path)
         return made
+
+
+def _name(key: object) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
 def _size(tensors: Tensors) -> int:
