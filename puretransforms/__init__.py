@@ -4,7 +4,7 @@ from .auto import AutoPurify
 from .cleaning.clean import CleanResult, clean, clean_in_memory, estimate_clean
 from .cleaning.verify import verify
 from .data.loader import GPUTransformLoader
-from .hub.registry import get_weights, list_weights
+from .hub.weights import get_weights, list_weights
 from .poisons.dataset import PoisonedDataset
 from .registry import create, list_poisons, list_purifiers, register
 from .scanning.scan import ScanResult, scan
