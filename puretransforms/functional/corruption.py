@@ -44,7 +44,7 @@ class Draws:
 
     def integer(self, low: int, high: int, *shape: int) -> Int[Tensor, "b ..."]:
         """Uniform over ``low .. high``, both included."""
-        return self.uniform(*shape, low=low, high=high + 1).floor_().long()
+        return self.uniform(*shape, low=float(low), high=float(high + 1)).floor_().long()
 
     def chance(self, probability: float, *shape: int) -> Tensor:
         return self.uniform(*shape) < probability
@@ -133,8 +133,8 @@ def spectrum(noise: KeyedNoise, height: int, width: int) -> Float[Tensor, "b 3 h
     lowest, highest = -math.log2(min(height, width)), -1.0
     centre = draws.uniform(1, 1, 1, low=lowest, high=highest)
     amplitude = (-0.5 * ((octave - centre) / 0.35).square()).exp() * (radius > 0)
-    angle = draws.uniform(1, 1, 1, low=0, high=math.pi)
-    spread = draws.uniform(1, 1, 1, low=5, high=30) * (math.pi / 180)
+    angle = draws.uniform(1, 1, 1, low=0.0, high=math.pi)
+    spread = draws.uniform(1, 1, 1, low=5.0, high=30.0) * (math.pi / 180)
     away = torch.remainder(torch.atan2(down, across) - angle + math.pi / 2, math.pi) - math.pi / 2
     oriented = amplitude * (-0.5 * (away / spread).square()).exp()
     amplitude = torch.where(draws.chance(0.5)[:, None, None, None], oriented, amplitude) + 1e-6 * (radius > 0)
@@ -175,8 +175,8 @@ def sinusoids(noise: KeyedNoise, height: int, width: int) -> Float[Tensor, "b 3 
     total = torch.zeros(len(noise), 3, height, width, device=noise.keys.device)
     waves = draws.integer(1, 3)
     for wave in range(3):
-        cycles = draws.uniform(1, 1, low=0, high=math.log(12)).exp_()
-        angle = draws.uniform(1, 1, low=0, high=2 * math.pi)
+        cycles = draws.uniform(1, 1, low=0.0, high=math.log(12)).exp_()
+        angle = draws.uniform(1, 1, low=0.0, high=2 * math.pi)
         angle = torch.where(draws.chance(0.25, 1, 1), (angle / (math.pi / 2)).round() * (math.pi / 2), angle)
         phase = 2 * math.pi * (cycles * (angle.sin() * down + angle.cos() * across) + draws.uniform(1, 1))
         total += (wave < waves)[:, None, None, None] * draws.normal(3, 1, 1) * phase.sin()[:, None]

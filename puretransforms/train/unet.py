@@ -105,9 +105,7 @@ def denoise_and_damp(
     """
     unknown = families.keys() - FIELDS.keys() - CHANGES.keys()
     if unknown:
-        raise ValueError(
-            f"expected families among {', '.join([*FIELDS, *CHANGES])}, got {', '.join(sorted(unknown))}."
-        )
+        raise ValueError(f"expected families among {', '.join([*FIELDS, *CHANGES])}, got {', '.join(sorted(unknown))}.")
     if not 0 <= denoising <= 1:
         raise ValueError(f"expected a share of denoising from 0 to 1, got {denoising}.")
     run = ResumableRun(net, images, batch_size, augment, updates, lr, schedule, seed, state)
@@ -119,10 +117,11 @@ def denoise_and_damp(
         noise = KeyedNoise(run.integer(), torch.arange(len(x), device=x.device))
         strength = draw_strengths(run, len(x))
         told = per_axis(*strength.unbind(1))
-        added = from_opponent(noise[:noisy].normal(-1, 3, *x.shape[2:]) * told[:noisy])
-        clean = x[noisy:]
-        corrupted = corrupt(clean, noise[noisy:], families, run)
-        batch = torch.cat((x[:noisy] + added, clean, corrupted)).contiguous(memory_format=torch.channels_last)
+        loud, clean = x[:noisy], x[noisy:]
+        if len(loud):
+            loud = loud + from_opponent(noise[:noisy].normal(-1, 3, *x.shape[2:]) * told[:noisy])
+        corrupted = corrupt(clean, noise[noisy:], families, run) if len(clean) else clean
+        batch = torch.cat((loud, clean, corrupted)).contiguous(memory_format=torch.channels_last)
         with torch.enable_grad():
             out = net(batch, torch.cat((strength, strength[noisy:])))
             weight = 1 / (told + _SOFTENING)
