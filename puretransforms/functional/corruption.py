@@ -204,7 +204,7 @@ def bright_pixels(images: Float[Tensor, "b 3 h w"], noise: KeyedNoise) -> Float[
 def patches(images: Float[Tensor, "b 3 h w"], noise: KeyedNoise) -> Float[Tensor, "b 3 h w"]:
     """A patch of 2 to 5 pixels a side at a random place: one colour, a checkerboard of two, or random pixels."""
     draws = Draws(noise)
-    batch, _, height, width = images.shape
+    height, width = images.shape[-2:]
     side = draws.integer(2, 5)
     top = (draws.uniform() * (height - side + 1)).floor_().long()
     left = (draws.uniform() * (width - side + 1)).floor_().long()

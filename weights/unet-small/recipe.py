@@ -97,13 +97,13 @@ def train(args: argparse.Namespace, images: torch.Tensor) -> tuple[PurifierUNet,
         seed=args.seed,
         state=load_file(state_file) if state_file.exists() and plan_file.exists() else None,
     ):
-        recent = [*recent[-199:], (record.loss, record.denoised, record.damped)]
+        recent = [*recent[-199:], (record.loss, record.denoised, record.gain)]
         if record.step % 100 == 0 or record.step == args.updates:
-            loss, denoised, damped = (round(float(value), 5) for value in np.mean(recent, axis=0))
+            loss, denoised, gain = (round(float(value), 5) for value in np.mean(recent, axis=0))
             plan |= {"seconds": round(spent + time.perf_counter() - start, 1)}
-            plan |= {"step": record.step, "loss": loss, "denoised": denoised, "damped": damped}
+            plan |= {"step": record.step, "loss": loss, "denoised": denoised, "gain": gain}
             print(
-                f"{record.step}/{args.updates} loss {loss:.5f} denoised {denoised:.4f} damped {damped:.4f} "
+                f"{record.step}/{args.updates} loss {loss:.5f} denoised {denoised:.4f} gain {gain:.4f} "
                 f"{plan['seconds']:.0f} s",
                 flush=True,
             )
@@ -128,7 +128,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    images, held_out = load_data(args)
+    images, _ = load_data(args)
     train(args, images)
 
 
