@@ -167,7 +167,9 @@ def draw_strengths(run: ResumableRun, count: int) -> Float[Tensor, "b 2"]:
 def corrupt(
     images: Float[Tensor, "b 3 h w"], noise: KeyedNoise, families: Mapping[str, float], run: ResumableRun
 ) -> Float[Tensor, "b 3 h w"]:
-    """Four images in a row by one family, each with its own key; fields at a root mean square within :data:`BUDGETS`, luma to chroma at random.
+    """Four images in a row by one family, each with its own key.
+
+    Fields get a root mean square within :data:`BUDGETS`, luma to chroma at random.
 
     Row ``i`` uses row ``i`` of ``noise``.
     """
