@@ -37,13 +37,13 @@ docs: $(READY)  ## the documentation site, in site/
 	$(BIN)/mkdocs build --strict
 
 bench-ebm: $(READY)  ## speed of EBMPurify beside a plain Langevin loop; writes docs/results/ebm-speed.json
-	$(BIN)/python benchmarks/ebm_speed.py --out docs/results/ebm-speed.json
+	$(BIN)/python experiments/ebm_speed.py --out docs/results/ebm-speed.json
 
 bench-vae: $(READY)  ## speed of fitting and purifying with VAEPurify beside the released layout; writes docs/results/vae-speed.json
-	$(BIN)/python benchmarks/vae_speed.py --out docs/results/vae-speed.json
+	$(BIN)/python experiments/vae_speed.py --out docs/results/vae-speed.json
 
 bench-coin: $(READY)  ## speed of COINInterpolate beside what else there is; writes docs/results/coin-speed.json
-	$(BIN)/python benchmarks/coin_speed.py --out docs/results/coin-speed.json
+	$(BIN)/python experiments/coin_speed.py --out docs/results/coin-speed.json
 
 clean-build:
 	rm -rf build dist site demo-out

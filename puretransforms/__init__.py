@@ -1,16 +1,19 @@
 """Purify poisoned image data before training: torchvision-style transforms, poison generators, dataset cleaning."""
 
-from .cleaning.run import CleanResult, clean
+from .auto import AutoPurify
+from .cleaning.clean import CleanResult, clean
 from .cleaning.verify import verify
 from .data.loader import GPUTransformLoader
 from .hub.registry import get_weights, list_weights
 from .poisons.dataset import PoisonedDataset
-from .scanning.auto import AutoPurify
-from .scanning.run import ScanResult, scan
+from .registry import create, list_poisons, list_purifiers, register
+from .scanning.scan import ScanResult, scan
 from .transforms.base import BPDA, PureTransform
 from .transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
+from .transforms.chain import PurifierChain
 from .transforms.coin import COINInterpolate
 from .transforms.ebm import EBMPurify
+from .transforms.projection import OrthogonalProjection
 from .transforms.vae import VAEPurify
 
 __all__ = [  # noqa: RUF022 (plain sorting)
@@ -25,13 +28,19 @@ __all__ = [  # noqa: RUF022 (plain sorting)
     "Grayscale",
     "JPEGCompress",
     "MedianBlur",
+    "OrthogonalProjection",
     "PoisonedDataset",
     "PureTransform",
+    "PurifierChain",
     "ScanResult",
     "VAEPurify",
     "clean",
+    "create",
     "get_weights",
+    "list_poisons",
+    "list_purifiers",
     "list_weights",
+    "register",
     "scan",
     "verify",
 ]

@@ -77,6 +77,10 @@ class UntouchedImageWarning(UserWarning):
     """A second image-like tensor of a sample was passed through unpurified; ``images="all"`` purifies every one."""
 
 
+class SizeWarning(UserWarning):
+    """A pretrained purifier was given images of a size far from those that its weights are for."""
+
+
 class NotFittedError(PureTransformsError, RuntimeError):
     """A poison that must see the clean data first was used before it did, or on images of another shape."""
 
@@ -86,8 +90,12 @@ class SurrogateError(PureTransformsError, TypeError):
 
 
 class HardwareError(PureTransformsError, RuntimeError):
-    """Work was asked of a CPU that takes days there."""
+    """Work was asked of a CPU that takes days there, or of a GPU that is not there."""
 
 
 class BenchmarkError(PureTransformsError, ValueError):
     """A benchmark was asked for by a name that it does not know, or in words that say no grid."""
+
+
+class RegistryError(PureTransformsError, ValueError):
+    """A purifier or poison was asked for by a name, or with options, that nothing answers to."""

@@ -1,10 +1,13 @@
 """Shared fixtures. Shape annotations are checked in every test (``--jaxtyping-packages`` in pyproject.toml)."""
 
+import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a network
 
@@ -29,3 +32,27 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("set PURETRANSFORMS_DATA to a folder with cifar10_lossless_6k.npz and tap_5k.npz")
     return Path(folder)
+
+
+@pytest.fixture
+def picture():
+    """``picture(number, size=8, channels=3)``: a random image, the same for the same number."""
+
+    def make(number: int, size: int = 8, channels: int = 3) -> Image.Image:
+        pixels = np.random.default_rng(number).integers(0, 256, (size, size, channels), dtype=np.uint8)
+        return Image.fromarray(pixels if channels > 1 else pixels[..., 0])
+
+    return make
+
+
+@pytest.fixture
+def snapshot():
+    """``snapshot(folder)``: sha256 of every file by relative path, and every folder."""
+
+    def take(folder: Path) -> dict[str, str]:
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+            for path in folder.rglob("*")
+        }
+
+    return take

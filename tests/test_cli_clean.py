@@ -13,7 +13,7 @@ from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms.v2 import functional as F
 from typer.testing import CliRunner
 
-from puretransforms.cli import app
+from puretransforms.cli.main import app
 from puretransforms.data.named import named
 from puretransforms.errors import SourceError
 

@@ -4,6 +4,7 @@ import copy
 import functools
 import importlib
 import inspect
+import itertools
 import json
 import pickle
 import pkgutil
@@ -21,7 +22,7 @@ from torchvision.transforms.v2 import functional as F
 from puretransforms import poisons
 from puretransforms.errors import LabelError, ManifestMismatchError, NoImageError, RangeError
 from puretransforms.functional.perturbation import excess
-from puretransforms.poisons.backdoor import Backdoor
+from puretransforms.poisons.backdoor.base import Backdoor
 from puretransforms.poisons.base import Poison
 from puretransforms.poisons.dataset import PoisonedDataset, asr_test_set
 from puretransforms.poisons.record import load_poison_record
@@ -102,6 +103,7 @@ def index():
 
 ALL = [(name, options) for name in sorted(CASES) for options in CASES[name]]
 SEEDED = [c for c in ALL if "seed" in inspect.signature(getattr(poisons, c[0])).parameters]
+STORED = [c for c in ALL if issubclass(getattr(poisons, c[0]), StoredPoison)]
 BACKDOORS = [c for c in ALL if issubclass(getattr(poisons, c[0]), Backdoor)]
 
 
@@ -182,6 +184,25 @@ def test_the_same_seed_and_index_give_the_same_poison_in_any_batch_and_order(cas
         assert targets.equal(torch.cat([part[1] for part in parts]))
     copies = images[3:4].expand(400, -1, -1, -1), labels[3:4].expand(400), index[3:4].expand(400)
     assert poison(*copies)[0].eq(whole[3]).all()  # wherever it stands in a large batch
+
+
+@pytest.mark.parametrize(("name", "options"), STORED)
+def test_what_is_crafted_is_counted_to_its_end_and_the_counting_changes_nothing(name, options):
+    images, labels = data()
+    records = []
+    poison = getattr(poisons, name)(**options)
+    poison.fit(images, labels, on_progress=records.append)
+    stages = [stage for stage, _ in itertools.groupby(record.stage for record in records)]
+    assert (
+        stages == ["perturbation"] if name in ("EMClasswise", "EMSamplewise", "REM") else ["surrogate", "perturbation"]
+    )
+    for stage in stages:
+        counted = [record for record in records if record.stage == stage]
+        assert [record.done for record in counted[: counted[0].total + 1]] == list(range(len(counted)))[
+            : counted[0].total + 1
+        ]
+        assert counted[-1].done == counted[-1].total > 0
+    assert poison.delta.equal(getattr(poisons, name)(**options).fit(images, labels).delta)
 
 
 @pytest.mark.parametrize(("name", "options"), SEEDED)

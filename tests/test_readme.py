@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 from typer.testing import CliRunner
 
-from puretransforms.cli import app
+from puretransforms.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]

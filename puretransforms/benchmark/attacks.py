@@ -7,30 +7,30 @@ from functools import partial
 
 import torch
 
+from ..data.samples import LabelledImages
 from ..errors import BenchmarkError, LabelError
 from ..functional.shapes import Bool, Int, Tensor, UInt8
-from ..poisons.autoregressive import AR
-from ..poisons.backdoor import Backdoor
-from ..poisons.badnets import BadNets
+from ..poisons.availability.autoregressive import AR
+from ..poisons.availability.convolution import CUDA, HUDA, VUDA
+from ..poisons.availability.em import EMClasswise, EMSamplewise
+from ..poisons.availability.lsp import LSP
+from ..poisons.availability.noise import ClasswiseNoise, SamplewiseNoise
+from ..poisons.availability.ops import OPS
+from ..poisons.availability.rem import REM
+from ..poisons.availability.sep import SEP
+from ..poisons.availability.tap import HYPO, TAP
+from ..poisons.backdoor.badnets import BadNets
+from ..poisons.backdoor.base import Backdoor
+from ..poisons.backdoor.blend import Blend
+from ..poisons.backdoor.bpp import BPP
+from ..poisons.backdoor.narcissus import Narcissus
+from ..poisons.backdoor.sig import SIG
+from ..poisons.backdoor.wanet import WaNet
 from ..poisons.base import Poison
-from ..poisons.blend import Blend
-from ..poisons.bpp import BPP
-from ..poisons.bullseye_polytope import BullseyePolytope
-from ..poisons.convolution import CUDA, HUDA, VUDA
 from ..poisons.dataset import PoisonedDataset
-from ..poisons.em import EMClasswise, EMSamplewise
-from ..poisons.gradient_matching import GradientMatching
-from ..poisons.lsp import LSP
-from ..poisons.narcissus import Narcissus
-from ..poisons.noise import ClasswiseNoise, SamplewiseNoise
-from ..poisons.ops import OPS
-from ..poisons.rem import REM
-from ..poisons.sep import SEP
-from ..poisons.sig import SIG
-from ..poisons.tap import HYPO, TAP
-from ..poisons.targeted import TargetedPoison, TargetedSetup
-from ..poisons.wanet import WaNet
-from .digits import LabelledImages
+from ..poisons.targeted.base import TargetedPoison, TargetedSetup
+from ..poisons.targeted.bullseye_polytope import BullseyePolytope
+from ..poisons.targeted.gradient_matching import GradientMatching
 
 CLEAN = "clean"
 _BLOCK = 1000
@@ -70,10 +70,13 @@ def poison_with(
     test: LabelledImages,
     num_classes: int,
     *,
-    rate: float = 1.0,
+    rate: float | None = None,
     **options: object,
 ) -> Attacked:
-    """Poison a share of ``train``; a poison that must see the data first is fitted on it, on a GPU if there is one."""
+    """Poison a share ``rate`` of ``train``: the poison's own default if not given.
+
+    A poison that must see the data first is fitted on them, on a GPU if there is one.
+    """
     poison = poison_class(num_classes=num_classes, **options)
     if poison.needs_fit:
         device = _work_device() if not poison.fits_in_parts else "cpu"
@@ -154,12 +157,12 @@ def _untouched(train: LabelledImages, test: LabelledImages, num_classes: int) ->
     return Attacked(train.images, train.targets, torch.zeros(len(train), dtype=torch.bool), *no_goal(train))
 
 
-def _availability(poison_class: Callable[..., Poison], **preset: object) -> Attack:
-    return Attack("availability", partial(poison_with, poison_class, **preset))
+def _availability(poison_class: Callable[..., Poison]) -> Attack:
+    return Attack("availability", partial(poison_with, poison_class))
 
 
-def _backdoor(poison_class: Callable[..., Poison], **preset: object) -> Attack:
-    return Attack("backdoor", partial(poison_with, poison_class, **preset))
+def _backdoor(poison_class: Callable[..., Poison]) -> Attack:
+    return Attack("backdoor", partial(poison_with, poison_class))
 
 
 def _targeted(poison_class: Callable[..., TargetedPoison]) -> Attack:
@@ -169,9 +172,9 @@ def _targeted(poison_class: Callable[..., TargetedPoison]) -> Attack:
 ATTACKS: dict[str, Attack] = {
     CLEAN: Attack("availability", _untouched),
     "ar": _availability(AR),
-    "badnets": _backdoor(BadNets, rate=0.1),
-    "blend": _backdoor(Blend, rate=0.1),
-    "bpp": _backdoor(BPP, rate=0.1),
+    "badnets": _backdoor(BadNets),
+    "blend": _backdoor(Blend),
+    "bpp": _backdoor(BPP),
     "bullseye_polytope": _targeted(BullseyePolytope),
     "classwise": _availability(ClasswiseNoise),
     "cuda": _availability(CUDA),
@@ -181,15 +184,15 @@ ATTACKS: dict[str, Attack] = {
     "huda": _availability(HUDA),
     "hypo": _availability(HYPO),
     "lsp": _availability(LSP),
-    "narcissus": _backdoor(Narcissus, rate=0.01),
+    "narcissus": _backdoor(Narcissus),
     "ops": _availability(OPS),
     "rem": _availability(REM),
     "samplewise": _availability(SamplewiseNoise),
     "sep": _availability(SEP),
-    "sig": _backdoor(SIG, rate=0.05),
+    "sig": _backdoor(SIG),
     "tap": _availability(TAP),
     "vuda": _availability(VUDA),
-    "wanet": _backdoor(WaNet, rate=0.1),
+    "wanet": _backdoor(WaNet),
 }
 """A new poison is one line here. The targeted ones take ``setup=0``, ``setup=1``, ...: one target each."""
 

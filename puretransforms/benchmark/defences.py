@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
+from ..auto import AutoPurify
+from ..data.samples import LabelledImages
 from ..errors import BenchmarkError
-from ..scanning.auto import AutoPurify
 from ..train.classifier import Adapt
 from ..transforms.base import PureTransform
 from ..transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
@@ -20,7 +21,6 @@ from ..transforms.coin import COINInterpolate
 from ..transforms.ebm import EBMPurify
 from ..transforms.projection import OrthogonalProjection
 from ..transforms.vae import VAEPurify
-from .digits import LabelledImages
 
 NONE = "none"
 PLACES = ("nowhere", "stored", "before", "after", "step", "advised")

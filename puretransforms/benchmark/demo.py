@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ..cleaning.run import clean
+from ..cleaning.clean import clean
+from ..data.digits import load_digits
+from ..data.samples import LabelledImages
 from ..errors import SourceError
-from ..poisons.convolution import CUDA
+from ..poisons.availability.convolution import CUDA
 from ..poisons.dataset import PoisonedDataset
 from ..train.settings import DIGITS_SETTING, ClassifierSetting
 from ..transforms.coin import COINInterpolate
-from .digits import LabelledImages, load_digits
 from .folder import load_image_folder
 from .outcome import Row, recovery, run_case, summarize
 

@@ -8,9 +8,9 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
+from ..data.samples import LabelledImages
 from ..errors import SourceError
 from ..functional.shapes import Tensor, UInt8
-from .digits import LabelledImages
 
 
 def load_image_folder(root: str | Path, *, workers: int = 2) -> LabelledImages:

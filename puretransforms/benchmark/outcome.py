@@ -6,9 +6,9 @@ from statistics import mean, stdev
 
 from torch import nn
 
+from ..data.samples import LabelledImages
 from ..train.classifier import Adapt, Transform, evaluate
 from ..train.settings import ClassifierSetting
-from .digits import LabelledImages
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.samples import LabelledImages
 from ..train.classifier import predict
 from ..train.settings import ClassifierSetting
 from .attacks import Attacked, find_attack
 from .cases import Case
 from .defences import Defence, find_defence
-from .digits import LabelledImages
 from .fidelity import Fidelity, measure_fidelity
 from .outcome import run_case
 from .sources import fingerprint

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..data.digits import load_digits
+from ..data.samples import LabelledImages
 from ..errors import SourceError
-from .digits import LabelledImages, load_digits
 from .folder import load_image_folder
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from ..data.remote import is_remote
-from ..data.source import Entry, Source
+from ..data.codec import Decoded, decode, encode
+from ..data.sources.base import Entry, Source, read_image
 from ..errors import CorruptImageError
-from .codec import Decoded, decode, encode
+from ..storage.remote import is_remote
 from .purifier import Purifier
-from .steps import purify_batch, read_image
+from .steps import purify_batch
 
 _SAMPLE = 64
 _SAMPLE_PIXELS = 1 << 24

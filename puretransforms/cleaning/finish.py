@@ -3,8 +3,8 @@
 import json
 import os
 
-from ..data.source import Source
-from .durable import scratch_name
+from ..data.sources.base import Source
+from ..storage.atomic import scratch_name
 from .manifest import Layout, read_rows
 from .names import MANIFEST, REPORT, RUN, STATE
 from .report import render

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from ..data.remote import is_remote
-from ..data.source import Source
+from ..data.codec import decode
+from ..data.sources.base import Source, read_image
 from ..errors import CorruptImageError, LabelError, ManifestMismatchError, SourceError
 from ..functional.shapes import Tensor, UInt8
-from .codec import decode
+from ..storage.remote import is_remote
 from .manifest import digest_of
 from .purifier import Purifier
-from .steps import read_image
 
 _PLAN, _CHECKPOINT = "fit.json", "fit.safetensors"
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from PIL import Image
 
-from ..data.source import Source
+from ..data.sources.base import Source
 from ..errors import ManifestMismatchError
+from ..storage.store import open_store
 from .names import MANIFEST, RUN, STATE
 from .purifier import weights_sha256
-from .store import open_store
 
 FORMAT = 1
 Row = dict[str, Any]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ..data.source import Source
+from ..data.sources.base import Source
 
 MANIFEST, RUN, REPORT, STATE = "manifest.jsonl", "run.json", "report.html", ".puretransforms"
 OURS = (MANIFEST, RUN, REPORT, STATE)

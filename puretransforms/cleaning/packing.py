@@ -11,9 +11,9 @@ import tarfile
 from io import IOBase
 from typing import Any
 
-from ..data.huggingface import HuggingFaceDataset
-from ..data.source import Source
-from ..data.webdataset import Span, WebDatasetShards
+from ..data.sources.base import Source
+from ..data.sources.huggingface import HuggingFaceDataset
+from ..data.sources.webdataset import Span, WebDatasetShards
 from .manifest import Layout, Row, new_row, to_line
 from .names import output_paths
 from .units import Finished, Staging, Task, Unit

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..data.source import Source
+from ..data.sources.base import Source
 from ..functional.shapes import Tensor
 
 Purifier = Callable[[Tensor], Tensor]

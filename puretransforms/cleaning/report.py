@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.source import Entry, Source
-from .codec import Decoded, decode
+from ..data.codec import Decoded, decode
+from ..data.sources.base import Entry, Source
 from .manifest import Layout, Row
 from .packing import read_back
 from .page import STYLE, code, data_uri, table, text

@@ -7,13 +7,13 @@ from typing import Any
 
 from torchvision.datasets import ImageFolder
 
-from ..data.dataset import ImageDataset, PurifiedDataset, rebuilt
-from ..data.huggingface import HuggingFaceDataset, from_parquet
-from ..data.source import Source
-from ..data.webdataset import WebDatasetShards
+from ..data.sources.base import Source
+from ..data.sources.huggingface import HuggingFaceDataset, from_parquet
+from ..data.sources.map_style import ImageDataset, PurifiedDataset, rebuilt
+from ..data.sources.webdataset import WebDatasetShards
+from ..storage.store import Store
 from .manifest import Row, read_rows
 from .names import MANIFEST
-from .store import Store
 from .suspects import write_suspects
 from .verify import VerifyResult, verify
 

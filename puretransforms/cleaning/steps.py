@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from ..data.source import Entry, Source
+from ..data.codec import Decoded, decode, encode, looks_like_image
+from ..data.sources.base import Source, read_image
 from ..errors import CorruptImageError, PurifierError, StoreError
 from ..functional.shapes import Tensor, UInt8
-from .codec import Decoded, decode, encode, looks_like_image
 from .manifest import Row, new_row, to_line
 from .purifier import Purifier
 from .units import Finished, Staging, Task
-
-_FILE_BYTES_PER_PIXEL = 8  # no image file needs more (16-bit RGBA, stored plainly)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +75,6 @@ def read(source: Source, staging: Staging, task: Task, strict: bool) -> Waiting 
 
 def _finished(task: Task, row: Row, **values: Any) -> Finished:
     return Finished(task.place, to_line(row | values), "out" in values, values["status"] == "quarantined")
-
-
-def read_image(source: Source, entry: Entry) -> bytes:
-    """The bytes of an image file; refuses with :class:`CorruptImageError` what is larger than any image allowed."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and entry.size > limit * _FILE_BYTES_PER_PIXEL:
-        raise CorruptImageError(
-            f"an image file of {entry.size} bytes, more than {_FILE_BYTES_PER_PIXEL} per allowed pixel"
-        )
-    return source.read(entry)
 
 
 def stacked(images: list[Decoded]) -> np.ndarray:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.source import Entry, Source
-from .durable import copy_stream, write_file
+from ..data.sources.base import Entry, Source
+from ..storage.atomic import copy_stream, write_file
 from .manifest import Layout
 
 

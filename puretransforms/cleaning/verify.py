@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.remote import is_remote
 from ..errors import ManifestMismatchError
+from ..storage.remote import is_remote
+from ..storage.store import Store, open_store
 from .manifest import read_rows
 from .names import MANIFEST, REPORT, RUN
-from .store import Store, open_store
 
 _NAMED = 10  # so many differing files are named in the message
 

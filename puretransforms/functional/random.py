@@ -58,21 +58,35 @@ class KeyedNoise:
     """The random numbers of a batch of samples; a slice of it is the noise of that slice of the batch.
 
     Args:
-        seed: any int.
+        seed: any int; a tensor of one inside a graph, where no Python int can be drawn.
         samples: int64 ``[B]``, one identity per image (dataset index, content hash, ...), on the device to draw on.
     """
 
-    def __init__(self, seed: int, samples: Int[Tensor, " b"]):
-        root = _mix_int((seed & (1 << 63) - 1) + GAMMA)
+    def __init__(self, seed: int | Tensor, samples: Int[Tensor, " b"]):
+        if isinstance(seed, Tensor):
+            root = mix64_((seed.to(samples.device) & (1 << 63) - 1) + GAMMA)
+        else:
+            root = _mix_int((seed & (1 << 63) - 1) + GAMMA)
         self.keys = mix64_(mix64_(samples.to(torch.int64) * GAMMA).bitwise_xor_(root))
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, rows: slice | Tensor) -> "KeyedNoise":
-        part = object.__new__(KeyedNoise)
-        part.keys = self.keys[rows]
-        return part
+        return self._with(self.keys[rows])
+
+    def to(self, device: torch.device) -> "KeyedNoise":
+        """The same noise, drawn on another device."""
+        return self if device == self.keys.device else self._with(self.keys.to(device))
+
+    def derived(self, number: int) -> "KeyedNoise":
+        """Independent noise for the same samples: stream ``number`` of a chain; 0 is this one."""
+        return self if number == 0 else self._with(mix64_(self.keys + _mix_int(number * GAMMA)))
+
+    def _with(self, keys: Tensor) -> "KeyedNoise":
+        other = object.__new__(KeyedNoise)
+        other.keys = keys
+        return other
 
     def words(self, step: int, n: int) -> Int[Tensor, "b n"]:
         """``[B, n]`` int64, all 64 bits random."""

@@ -7,7 +7,7 @@ from .shapes import Float, Tensor
 
 
 def random_shift_flip(
-    x: Float[Tensor, "b c h w"], generator: torch.Generator, max_shift: float = 8.0
+    x: Float[Tensor, "b c h w"], generator: torch.Generator, max_shift: float | None = None
 ) -> Float[Tensor, "b c h w"]:
     """Shift each image by ``U(-max_shift, max_shift)`` pixels in both directions and mirror half of them.
 
@@ -16,11 +16,12 @@ def random_shift_flip(
     Args:
         x: float ``[B, C, H, W]``.
         generator: on the CPU whatever the device of ``x``; three draws for each image.
-        max_shift: in pixels.
+        max_shift: in pixels; ``None`` for an eighth of the side, 4 pixels at 32, as in that paper's code.
     """
     batch, _, height, width = x.shape
     draws = torch.rand(batch, 3, generator=generator).to(x.device)
-    shift = (draws[:, :2] * 2 - 1) * max_shift * 2 / torch.tensor([width, height], device=x.device)
+    sides = torch.tensor([width, height], device=x.device)
+    shift = (draws[:, :2] * 2 - 1) * 2 * (sides / 8 if max_shift is None else max_shift) / sides
     theta = torch.zeros(batch, 2, 3, device=x.device)
     theta[:, 0, 0] = torch.where(draws[:, 2] < 0.5, -1.0, 1.0)
     theta[:, 1, 1] = 1.0

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -70,19 +71,19 @@ def model_card(
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
 
+def facts_of(entry: PurifierWeights) -> dict[str, Any]:
+    """What the registry knows about these weights whatever they are run with, as arguments of :func:`model_card`."""
+    names = ("license", "summary", "training_data", "datasets", "image_size", "paper", "recipe")
+    return {name: getattr(entry, name) for name in names}
+
+
 def card_of(entry: PurifierWeights) -> str:
     """The README.md of registered weights; everything in it comes from the entry."""
     return str(
         model_card(
             entry.transform,
             repo_id=entry.repo_id,
-            license=entry.license,
-            summary=entry.summary,
-            training_data=entry.training_data,
-            datasets=entry.datasets,
-            image_size=entry.image_size,
-            paper=entry.paper,
-            recipe=entry.recipe,
+            **facts_of(entry),
             metrics=entry.metrics,
             measured_on=entry.measured_on,
             metrics_note=entry.metrics_note,

@@ -1,8 +1,9 @@
 """The three files of a weights folder: config.json, model.safetensors, README.md. Bytes in, checked content out.
 
 ``config.json`` holds the constructor's arguments and beside them what makes the folder describe itself:
-``transform`` (class), ``format`` (of this file) and ``sha256`` (of model.safetensors). Other libraries' configs have
-none of the three. Nothing here unpickles or imports anything a file names.
+``transform`` (class), ``format`` (of this file), ``sha256`` (of model.safetensors) and where it is known ``sizes`` (the
+shortest and the longest side of images that the weights are for). Other libraries' configs have none
+of them. Nothing here unpickles or imports anything a file names.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from ..functional.shapes import Tensor
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
-_OWN_KEYS = ("transform", "format", "sha256")
+_OWN_KEYS = ("transform", "format", "sha256", "sizes")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _BROKEN = (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, MemoryError)
 
@@ -38,6 +39,7 @@ class LoadedWeights:
         origin: where it was found, for messages.
         label: ``name@sha256`` or ``repo@commit`` (12 digits), which ``repr`` shows; ``None`` for a folder.
         sha256: of model.safetensors.
+        sizes: the shortest and the longest side in pixels of images that they are for; ``None`` where none are named.
     """
 
     config: dict[str, Any]
@@ -46,6 +48,7 @@ class LoadedWeights:
     origin: str
     label: str | None
     sha256: str
+    sizes: tuple[int, int] | None = None
 
 
 def sha256_of(data: bytes) -> str:
@@ -94,13 +97,19 @@ def parse(
             f"expected the name of a class as transform in {CONFIG} of {origin}, got {own['transform']!r}: fetch it "
             "again."
         )
+    sizes = own["sizes"]
+    if sizes is not None and not (isinstance(sizes, list) and len(sizes) == 2 and all(type(n) is int for n in sizes)):
+        raise WeightsCorruptedError(
+            f"expected sizes of {CONFIG} of {origin} as two whole numbers of pixels, got {sizes!r}: fetch it again."
+        )
     digest = sha256_of(weights)
     if verify and own["sha256"] not in (None, digest):
         raise WeightsCorruptedError(
             f"expected {WEIGHTS} of sha256 {own['sha256']} in {origin}, got {digest}: the file was damaged or "
             "exchanged after saving; fetch it again, or pass verify=False if you changed it yourself."
         )
-    return LoadedWeights(settings, parse_state(weights, origin), own["transform"], origin, label, digest)
+    state = parse_state(weights, origin)
+    return LoadedWeights(settings, state, own["transform"], origin, label, digest, tuple(sizes) if sizes else None)
 
 
 def parse_config(data: bytes, origin: str) -> dict[str, Any]:
@@ -128,12 +137,23 @@ def parse_state(data: bytes, origin: str) -> dict[str, Tensor]:
     return state
 
 
-def write(folder: Path, transform: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+def state_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """The content of model.safetensors."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return safetensors.torch.save(contiguous, {"format": "pt"})
+
+
+def write(
+    folder: Path,
+    transform: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    sizes: tuple[int, int] | None = None,
+) -> None:
     """Write the two files, each whole or not at all; the config last, for it holds the hash of the other."""
-    data = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, {"format": "pt"}
-    )
+    data = state_bytes(state)
     own = {"transform": transform, "format": FORMAT, "sha256": sha256_of(data)}
+    own |= {} if sizes is None else {"sizes": list(sizes)}
     taken = own.keys() & config.keys()
     if taken:
         raise ValueError(f"{transform} has an argument named {taken}, which {CONFIG} needs for itself: rename it.")

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import WeightsUnavailableError
-from .files import CONFIG, WEIGHTS
+from .files import CONFIG, WEIGHTS, LoadedWeights
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -22,6 +22,7 @@ class PurifierWeights:
         revision: commit of that repo; ``None`` as long as it has not been pushed.
         sha256: of the files, by file name: model.safetensors and config.json.
         image_size: side of the training images in pixels.
+        sizes: the shortest and the longest side of images that they are for, in pixels; outside, a purifier warns.
         training_data: what it was trained on, in a sentence.
         license: of the weights, an SPDX name in lower case.
         paper: the method's, ``arXiv:...``.
@@ -38,6 +39,7 @@ class PurifierWeights:
     revision: str | None
     sha256: Mapping[str, str]
     image_size: int
+    sizes: tuple[int, int]
     training_data: str
     license: str
     paper: str
@@ -67,6 +69,7 @@ _EBM_SMALL_32 = PurifierWeights(
         "model.safetensors": "ff439ddfc6158f8e2389b0c98cc761ef03980966aee77f77dd0130955d6dd6c3",
     },
     image_size=32,
+    sizes=(16, 64),
     training_data=(
         "47,500 random crops, downscaled to 32 x 32, of 950 photographs of 256 x 256 pixels, one for each of 950 "
         "classes of ImageNet; no CIFAR"
@@ -107,6 +110,7 @@ _VAE_SMALL_32 = PurifierWeights(
         "model.safetensors": "6e61587b3c4ba2b222edfaa4c8eaf659ad30667c7f58b22ba79c5eebca87af25",
     },
     image_size=32,
+    sizes=(16, 64),
     training_data=(
         "47,500 random crops, downscaled to 32 x 32, of 950 photographs of 256 x 256 pixels, one for each of 950 "
         "classes of ImageNet; no CIFAR, no poison, no labels"
@@ -172,3 +176,14 @@ def get_weights(name: str) -> PurifierWeights:
             f"expected one of {', '.join(map(repr, list_weights())) or 'none registered'}, got {name!r}.{hint}"
         )
     return _ENTRIES[name]
+
+
+def registered_as(sha256: str) -> PurifierWeights | None:
+    """The entry whose model.safetensors has this hash, wherever it was loaded from; ``None`` for any other."""
+    return next((entry for entry in _ENTRIES.values() if entry.sha256.get(WEIGHTS) == sha256), None)
+
+
+def sizes_for(loaded: LoadedWeights) -> tuple[int, int] | None:
+    """The shortest and the longest side of images that weights are for: what their config says, else the registry."""
+    entry = registered_as(loaded.sha256)
+    return loaded.sizes or (entry.sizes if entry else None)

@@ -4,8 +4,35 @@ from collections import OrderedDict
 
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d
 
 from ..functional.shapes import Float, Tensor
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """``nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)``: takes the pixels first, then mixes them.
+
+    The same function of the same weights under the same names, ``y = conv1x1(x[..., ::stride, ::stride])``. A 1x1
+    convolution with a stride must not reach oneDNN: its gradient by the weights of few channels in ``channels_last``
+    writes out of bounds on CPUs (2 to 7 input channels with AVX2 instructions;
+    https://github.com/uxlfoundation/oneDNN/issues/6035).
+
+    Args:
+        in_channels: of the input ``[B, in_channels, H, W]``.
+        out_channels: of the result ``[B, out_channels, ceil(H / stride), ceil(W / stride)]``.
+        step: distance of the pixels taken, in both directions.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, step: int = 1) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=False)
+        self.step = step
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        if self.step != 1:
+            x = avg_pool2d(
+                x, 1, self.step
+            )  # means of single pixels: unlike slices, in the memory format of x both ways
+        return super().forward(x)
 
 
 class BasicBlock(nn.Module):
@@ -22,7 +49,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            projection = PointwiseConv2d(in_channels, out_channels, stride)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:

@@ -1,27 +1,27 @@
 """Poison generators, one paper a file."""
 
-from .autoregressive import AR
-from .backdoor import Backdoor
-from .badnets import BadNets
+from .availability.autoregressive import AR
+from .availability.convolution import CUDA, HUDA, VUDA
+from .availability.em import EMClasswise, EMSamplewise
+from .availability.lsp import LSP
+from .availability.noise import ClasswiseNoise, SamplewiseNoise
+from .availability.ops import OPS
+from .availability.rem import REM
+from .availability.sep import SEP
+from .availability.tap import HYPO, TAP
+from .backdoor.badnets import BadNets
+from .backdoor.base import Backdoor
+from .backdoor.blend import Blend
+from .backdoor.bpp import BPP
+from .backdoor.narcissus import Narcissus
+from .backdoor.sig import SIG
+from .backdoor.wanet import WaNet
 from .base import Poison
-from .blend import Blend
-from .bpp import BPP
-from .bullseye_polytope import BullseyePolytope
-from .convolution import CUDA, HUDA, VUDA
 from .dataset import PoisonedDataset, asr_test_set
-from .em import EMClasswise, EMSamplewise
-from .gradient_matching import GradientMatching
-from .lsp import LSP
-from .narcissus import Narcissus
-from .noise import ClasswiseNoise, SamplewiseNoise
-from .ops import OPS
 from .record import PoisonRecord, load_poison_record
-from .rem import REM
-from .sep import SEP
-from .sig import SIG
-from .tap import HYPO, TAP
-from .targeted import TargetedPerturbation, TargetedSetup
-from .wanet import WaNet
+from .targeted.base import TargetedPerturbation, TargetedSetup
+from .targeted.bullseye_polytope import BullseyePolytope
+from .targeted.gradient_matching import GradientMatching
 
 __all__ = [
     "AR",

@@ -8,11 +8,14 @@ import PIL.Image
 import torch
 from torchvision.transforms import v2
 
+from ..data.images import Restore, to_batch
 from ..errors import LabelError, NoImageError
+from ..functional.checks import choice, whole
+from ..functional.checks import seed as checked_seed
 from ..functional.perturbation import QUANTIZE, settle
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Bool, Float, Int, Tensor
-from ..images import Restore, to_batch
+from .progress import OnProgress
 
 
 class Poison(v2.Transform):
@@ -38,28 +41,23 @@ class Poison(v2.Transform):
 
     Raises:
         LabelError: labels (or indices) missing, not integers, of the wrong shape, or out of range.
-        NoImageError, RangeError: see :func:`puretransforms.images.to_batch`.
+        NoImageError, RangeError: see :func:`puretransforms.data.images.to_batch`.
     """
 
     needs_fit: ClassVar[bool] = False
     fits_in_parts: ClassVar[bool] = True  # by partial_fit; otherwise fit needs the whole data set at once
     epsilon: float | None = None
     norm: str | None = None
+    default_rate: ClassVar[float] = 1.0  # share of a data set to poison where nothing else is said
     covers: "Poison | None" = None  # what a data set also gives to clean-labelled decoys (WaNet's noise mode)
     cover_ratio: float = 0.0  # decoys for each poisoned sample
     _chunk: ClassVar[int] = 1 << 18  # pixel values worked on at a time: they stay in the cache
 
     def __init__(self, *, num_classes: int = 10, seed: int = 0, quantize: str | None = "round") -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"expected num_classes of at least 1, got {num_classes}.")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"expected a seed from 0 to 2**32 - 1, got {seed}.")
-        if quantize not in QUANTIZE:
-            raise ValueError(f'expected quantize to be "round", "trunc" or None, got {quantize!r}.')
-        self.num_classes = num_classes
-        self.seed = seed
-        self.quantize = quantize
+        self.num_classes = whole("num_classes", num_classes, least=1)
+        self.seed = checked_seed(seed, bits=32, optional=False)
+        self.quantize = choice("quantize", quantize, QUANTIZE)
         self._tables: dict[Any, Any] = {}
 
     def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
@@ -77,8 +75,12 @@ class Poison(v2.Transform):
         """Forget what was fitted."""
         return self
 
-    def fit(self, images: Tensor, labels: Tensor) -> "Poison":
-        """Learn from the whole clean data set (``[N, C, H, W]``, ``[N]``)."""
+    def fit(self, images: Tensor, labels: Tensor, *, on_progress: OnProgress | None = None) -> "Poison":
+        """Learn from the whole clean data set (``[N, C, H, W]``, ``[N]``).
+
+        ``on_progress`` is called as the work goes on with :class:`~puretransforms.poisons.progress.CraftRecord`; a fit
+        of one pass over the data says nothing.
+        """
         return self.reset().partial_fit(images, labels)
 
     @property

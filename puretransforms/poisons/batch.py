@@ -8,8 +8,8 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from ..data.images import round_to_uint8
 from ..functional.shapes import Int, Tensor
-from ..images import round_to_uint8
 from .base import Poison, open_images
 
 

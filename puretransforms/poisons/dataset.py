@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset
 
-from ..errors import LabelError, NoImageError
+from ..data.images import round_to_uint8
+from ..errors import HardwareError, LabelError, NoImageError
+from ..functional.checks import number
+from ..functional.checks import seed as checked_seed
 from ..functional.shapes import Bool, Tensor
-from ..images import round_to_uint8
-from .backdoor import Backdoor
+from .backdoor.base import Backdoor
 from .base import Poison, open_images
 from .batch import poison_images
 from .export import blocks, export_image_folder
+from .progress import progress_bar
 
 
 class PoisonedDataset(Dataset):
@@ -29,9 +32,14 @@ class PoisonedDataset(Dataset):
         dataset: ``dataset[i] -> (image, label)`` with labels ``0 .. poison.num_classes - 1``.
         poison: what to do.
         rate: share of the whole data set to poison, in ``[0, 1]``, chosen by ``seed`` among the eligible samples (a
-            clean-label backdoor can only use its target class). Smaller rates choose subsets of larger ones.
+            clean-label backdoor can only use its target class); at least one sample, unless it is 0. Smaller rates
+            choose subsets of larger ones. ``None`` for the :attr:`~puretransforms.poisons.base.Poison.default_rate` of
+            the poison.
         seed: 0 to 2**32 - 1.
         transform: applied to every image, poisoned or not, after poisoning; not part of :meth:`export`.
+        device: where a poison that is optimised on the whole data set is fitted, e.g. ``"cuda"``; ``None`` for where
+            the images are, which is the CPU unless the inner data set gives tensors from elsewhere.
+        progress: show a bar while the poison is fitted.
 
     Attributes:
         mask: bool ``[N]``, the poisoned samples.
@@ -42,6 +50,7 @@ class PoisonedDataset(Dataset):
 
     Raises:
         LabelError: samples are no ``(image, label)`` pairs, or labels are no integers in range.
+        HardwareError: the device is a GPU, and there is none; or the poison needs one.
         ValueError: the rate is out of range, or larger than the eligible samples allow.
     """
 
@@ -49,27 +58,35 @@ class PoisonedDataset(Dataset):
         self,
         dataset: Dataset | Sequence[Any],
         poison: Poison,
-        rate: float = 1.0,
+        rate: float | None = None,
         seed: int = 0,
         transform: Callable[[Any], Any] | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
     ) -> None:
-        if not 0 <= rate <= 1:
-            raise ValueError(f"expected a rate from 0 to 1 (a share of the data set), got {rate}.")
+        rate = poison.default_rate if rate is None else rate
         self.dataset = dataset
-        self.rate = rate
-        self.seed = seed
+        self.rate = number("rate", rate, least=0, most=1)
+        self.seed = checked_seed(seed, bits=32, optional=False)
         self.transform = transform
         whole = dataset.dataset if isinstance(dataset, Subset) else dataset
         self.classes = getattr(whole, "classes", None)
         self.original_targets = labels_of(dataset)
         poison.check_labels(self.original_targets)
-        self.poison = poison if poison.fitted else self._fit(deepcopy(poison))
+        self.poison = poison
+        self.mask, self.cover_mask = self._choose()  # a rate is refused before what may take hours
+        if not poison.fitted:
+            self.poison = self._fit(deepcopy(poison), device, progress)
         self.covers = self.poison.covers
-        self.mask, self.cover_mask = self._choose()
         relabelled = self.poison.relabel(self.original_targets)
         self.targets = torch.where(self.mask, relabelled, self.original_targets)
 
-    def _fit(self, poison: Poison) -> Poison:
+    def _fit(self, poison: Poison, device: torch.device | str | None, progress: bool) -> Poison:
+        if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            raise HardwareError(
+                f"expected a GPU that torch can use for device={str(device)!r}, got none: leave the device out to fit "
+                f"{type(poison).__name__} on the CPU, or install a build of torch for this GPU."
+            )
         poison.reset()
         whole = []
         for indices in blocks(self):
@@ -80,15 +97,19 @@ class PoisonedDataset(Dataset):
                     f"expected images of one size to fit {type(poison).__name__}, got {sorted(shapes)}: resize them."
                 )
             if poison.fits_in_parts:
-                poison.partial_fit(torch.cat(pixels), self.original_targets[indices])
+                poison.partial_fit(torch.cat(pixels), self.original_targets[indices].to(pixels[0].device))
             else:
                 whole.append(round_to_uint8(torch.cat(pixels)))
-        return poison if poison.fits_in_parts else poison.fit(torch.cat(whole), self.original_targets)
+        if poison.fits_in_parts:
+            return poison
+        images = torch.cat(whole).to(device)
+        with progress_bar(progress) as on_progress:
+            return poison.fit(images, self.original_targets.to(images.device), on_progress=on_progress)
 
     def _choose(self) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
         n, stream = len(self), np.random.RandomState(self.seed)
         eligible = self.poison.eligible(self.original_targets).nonzero()[:, 0]
-        wanted = round(self.rate * n)
+        wanted = max(round(self.rate * n), int(self.rate > 0))
         decoys = round(wanted * self.poison.cover_ratio)
         if wanted > len(eligible) or wanted + decoys > n:
             name, ratio = type(self.poison).__name__, self.poison.cover_ratio

@@ -40,8 +40,7 @@ def export_image_folder(dataset: "PoisonedDataset", directory: str | Path, *, wo
         ManifestMismatchError: ``directory`` holds files already.
         SourceError: ``directory`` lies inside the image folder that is being poisoned.
     """
-    target = Path(directory).absolute()
-    _check_target(dataset, target)
+    target = check_target(dataset.dataset, directory)
     folders, files = folder_names(dataset), file_names(dataset)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -100,14 +99,17 @@ def file_names(dataset: "PoisonedDataset") -> list[str]:
     return names
 
 
-def _check_target(dataset: "PoisonedDataset", target: Path) -> None:
+def check_target(source: Any, directory: str | Path) -> Path:
+    """The absolute path of ``directory``, if what is made of the data set ``source`` may be exported there."""
+    target = Path(directory).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ManifestMismatchError(
             f"expected a new or empty folder to export to, got {target}, which holds something: name another."
         )
-    root = getattr(dataset.dataset, "root", None)
-    if hasattr(dataset.dataset, "samples") and root is not None and target.is_relative_to(Path(root).absolute()):
+    root = getattr(source, "root", None)
+    if hasattr(source, "samples") and root is not None and target.is_relative_to(Path(root).absolute()):
         raise SourceError(f"expected a folder outside the source {root}, got {target}: name one that is not inside it.")
+    return target
 
 
 def _spread(pool: ThreadPoolExecutor, workers: int, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ..functional.shapes import Float, Int, Tensor
+from .progress import Progress
 from .surrogate import logits_of
 
 Loss = Callable[[Tensor], Tensor]  # images [B, C, H, W] in [0, 1] -> one loss each [B]
@@ -39,16 +40,23 @@ class PGD:
     clip: bool = True
 
     def run(
-        self, x: Float[Tensor, "b c h w"], losses: Sequence[Loss], start: Float[Tensor, "b c h w"] | None = None
+        self,
+        x: Float[Tensor, "b c h w"],
+        losses: Sequence[Loss],
+        start: Float[Tensor, "b c h w"] | None = None,
+        progress: Progress | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """The perturbation ``delta`` ``[B, C, H, W]`` of the images ``x``, from ``start`` (zero if not given).
 
         The gradients of ``losses`` are taken one by one and averaged, so that memory holds one graph at a time.
+        ``progress`` is advanced once for each step.
         """
         delta = self.project(x, torch.zeros_like(x) if start is None else start)
         towards = self.step if self.ascend else -self.step
         for _ in range(self.steps):
             delta = self.project(x, delta + towards * gradient(x + delta, losses).sign())
+            if progress is not None:
+                progress.step()
         return delta
 
     def project(self, x: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -60,6 +68,11 @@ class PGD:
         """``clip_eps(N(0, 1) * epsilon)``: a third of the values start on the faces of the ball."""
         normal = torch.randn(x.shape, generator=generator).to(x)
         return self.project(x, normal * self.epsilon)
+
+    def uniform_start(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+        """Uniform in the ball."""
+        uniform = torch.rand(x.shape, generator=generator).to(x)
+        return self.project(x, (uniform * 2 - 1) * self.epsilon)
 
 
 def gradient(x: Float[Tensor, "b c h w"], losses: Sequence[Loss]) -> Float[Tensor, "b c h w"]:

@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from ..data.images import round_to_uint8
 from ..errors import LabelError, ManifestMismatchError, NotFittedError, SurrogateError
+from ..functional.checks import number
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Int, Tensor, UInt8
-from ..images import round_to_uint8
 from .base import Poison, _integers, open_images
+from .progress import OnProgress, Progress
 from .surrogate import check_surrogate
 from .table import levels_of, read_poison, write_poison
 
@@ -40,18 +42,19 @@ class StoredPoison(Poison):
 
     def __init__(self, *, epsilon: float, num_classes: int, seed: int, quantize: str | None, **more: Any) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize, **more)
-        levels_of(epsilon)
-        self.epsilon = epsilon
+        self.epsilon = number("epsilon", epsilon)
+        levels_of(self.epsilon)
         self.reset()
 
     def craft(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: Any
+        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: Any, progress: Progress
     ) -> Float[Tensor, "m c h w"]:
         """The perturbations in pixel units: ``[N, C, H, W]``, or ``[num_classes, C, H, W]`` with ``classwise``.
 
         ``surrogate`` is a network or ``None``; with :attr:`takes_several`, a list of networks or ``None``.
+        ``progress`` is told about the stages and advanced by their loops.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define craft(images, labels, surrogate).")
+        raise NotImplementedError(f"{type(self).__name__} must define craft(images, labels, surrogate, progress).")
 
     def reset(self) -> "StoredPoison":
         """Forget what was fitted."""
@@ -82,6 +85,8 @@ class StoredPoison(Poison):
         labels: Tensor,
         index: Tensor | None = None,
         surrogate: nn.Module | Sequence[nn.Module] | None = None,
+        *,
+        on_progress: OnProgress | None = None,
     ) -> "StoredPoison":
         """Optimise the perturbation on the clean data.
 
@@ -92,6 +97,8 @@ class StoredPoison(Poison):
             surrogate: a classifier of raw pixels, ``[B, C, H, W]`` in ``[0, 1]`` to logits ``[B, num_classes]``;
                 without it the library trains one. It is left as it was found (exception: poisons that say so).
                 Some poisons take several.
+            on_progress: called with a :class:`~puretransforms.poisons.progress.CraftRecord` after each gradient step on
+                a batch, also while the library's surrogate is trained.
         """
         x, _, shape = open_images(images)
         y = _integers(labels, shape, x.device, "labels")
@@ -105,7 +112,10 @@ class StoredPoison(Poison):
             self.check_network(network, x[:1])
         pixels = round_to_uint8(x)
         self.reset()
-        delta = self.craft(pixels, y, networks if self.takes_several or networks is None else networks[0])
+        given = networks if self.takes_several or networks is None else networks[0]
+        progress = Progress(on_progress)
+        delta = self.craft(pixels, y, given, progress)
+        progress.end()
         levels = levels_of(self.epsilon)
         self._delta = delta.mul(255).round().clamp(-levels, levels).to(torch.int8).cpu()
         if not self.classwise:

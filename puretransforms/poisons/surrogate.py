@@ -1,5 +1,6 @@
 """The network that a poison is optimised against: the caller's, or a small one trained here on the clean data."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -11,6 +12,7 @@ from ..errors import LabelError, NoImageError, SurrogateError
 from ..functional.shapes import Float, Int, Tensor, UInt8
 from ..models.resnet import ResNet18
 from ..train.classifier import _autocast, train_classifier
+from .progress import Progress
 
 
 def new_surrogate(num_classes: int, width: int, seed: int, channels: int = 3) -> ResNet18:
@@ -34,10 +36,19 @@ def trained_surrogate(
     epochs: int,
     seed: int,
     batch_size: int = 128,
+    progress: Progress | None = None,
 ) -> ResNet18:
     """A ResNet-18 trained on clean data with crops and flips, as :mod:`puretransforms.train.classifier` does."""
     return trained_checkpoints(
-        images, labels, 1, num_classes=num_classes, width=width, epochs=epochs, seed=seed, batch_size=batch_size
+        images,
+        labels,
+        1,
+        num_classes=num_classes,
+        width=width,
+        epochs=epochs,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
     )[0]
 
 
@@ -51,11 +62,19 @@ def trained_checkpoints(
     epochs: int,
     seed: int,
     batch_size: int = 128,
+    progress: Progress | None = None,
 ) -> list[ResNet18]:
     """``count`` states of one training, equally spaced over its ``epochs``; the last is the end of it."""
     model = new_surrogate(num_classes, width, seed, images.shape[1]).to(images.device)
     kept = {round((place + 1) * epochs / count) for place in range(count)}
-    records = train_classifier(model, images, labels, epochs=epochs, batch_size=batch_size, seed=seed)
+    progress = progress or Progress()
+
+    def advance(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        progress.step()
+        return x, y
+
+    progress.begin("surrogate", epochs * math.ceil(len(images) / batch_size))
+    records = train_classifier(model, images, labels, epochs=epochs, batch_size=batch_size, seed=seed, adapt=advance)
     return [deepcopy(model) for record in records if record.epoch in kept]
 
 

@@ -15,7 +15,7 @@ from .finding import Finding
 from .verdict import KINDS
 
 if TYPE_CHECKING:
-    from .run import ScanResult
+    from .scan import ScanResult
 
 COLUMNS = ("path", "label", "detectors", "score over threshold", "energy rank in class")
 _PICTURES, _LISTED = 12, 20

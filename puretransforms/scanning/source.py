@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..cleaning.codec import decode
-from ..data.huggingface import is_hugging_face
-from ..data.open import open_source
-from ..data.source import Entry, Source
+from ..data.codec import decode
+from ..data.images import round_to_uint8, to_batch
+from ..data.open_source import open_source
+from ..data.sources.base import Entry, Source
+from ..data.sources.huggingface import is_hugging_face
+from ..data.sources.map_style import without_transforms
 from ..errors import CorruptImageError, LabelError, NoImageError
 from ..functional.shapes import Tensor, UInt8
-from ..images import round_to_uint8, to_batch
 
 _AHEAD = 256  # files decoded together
 
@@ -54,6 +55,8 @@ class Stream:
 def open_stream(source: Any, sample: int | None, seed: int, workers: int) -> Stream:
     """Draw ``sample`` images (``None``: all) of files, a map-style data set or an iterable of pairs.
 
+    The transforms of a map-style dataset are left out: what is scanned is the stored image, as in ``clean``.
+
     Raises:
         SourceError: no such folder or shards, or no image in them.
         LabelError: samples that are no ``(image, integer label)`` pairs.
@@ -63,8 +66,8 @@ def open_stream(source: Any, sample: int | None, seed: int, workers: int) -> Str
         return _files(open_source(source), sample, seed, workers)
     classes = list(getattr(source, "classes", None) or [])
     if isinstance(source, Sized) and hasattr(source, "__getitem__"):
-        order = _order(len(source), sample, seed)
-        return Stream((_item(source[i], i) for i in order), len(order), len(source), classes)
+        order, stored = _order(len(source), sample, seed), without_transforms(source)
+        return Stream((_item(stored[i], i) for i in order), len(order), len(source), classes)
     if isinstance(source, Iterable):
         return Stream(_reservoir(source, sample, seed), None, None, classes)
     raise LabelError(

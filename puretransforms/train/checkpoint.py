@@ -1,6 +1,7 @@
-"""A checkpoint of a fit: one safetensors file that says what it is a checkpoint of."""
+"""What every fit shares: the record of a step, and the checkpoint, a file that says what it is a checkpoint of."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,25 @@ from ..functional.shapes import Tensor
 from .resumable import State
 
 _KEY = "of"
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """One step of a fit, for a progress bar.
+
+    Attributes:
+        step, updates: its number, from 1, and how many there will be in this stage.
+        images: seen in it.
+        loss: of the step.
+        stage, stages: which part of the fit this is, from 0, and how many there are.
+    """
+
+    step: int
+    updates: int
+    images: int = 0
+    loss: float = 0.0
+    stage: int = 0
+    stages: int = 1
 
 
 def identity(*tensors: Tensor, **settings: object) -> str:

@@ -1,10 +1,10 @@
-"""The plumbing that every purifier inherits: which images of a sample, their types, devices and random draws.
+"""The plumbing that every purifier inherits: which images of a sample, their labels, types, devices and random draws.
 
 A purifier writes one method, :meth:`PureTransform.purify`, on a float batch; everything else happens here once.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, Self
 from warnings import warn
 
 import numpy as np
@@ -12,14 +12,17 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchvision.transforms import v2
 
-from ..errors import NoImageError, UntouchedImageWarning
+from ..data.images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
+from ..data.samples import check_labels, integers, labels_in
+from ..errors import CompilationError, LabelError, NoImageError, UntouchedImageWarning
+from ..functional import checks
 from ..functional.devices import check_not_forked_cuda
 from ..functional.random import KeyedNoise, content_ids
-from ..functional.shapes import Float, Tensor
-from ..images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
-from .pretrained import Pretrained
+from ..functional.shapes import Float, Int, Tensor
+from ..hub.pretrained import Pretrained
 
 _CACHED_PIXELS = 1 << 17
+_CHOICE = -1  # the step of the noise that decides which images are purified, where p < 1
 
 
 class PureTransform(
@@ -36,6 +39,8 @@ class PureTransform(
     ``[0, 1]``, alone or anywhere in a nested sample, and returns the same type, mode, dtype, range, shape and device;
     labels, boxes, masks and everything else pass through. Each image gets its own draw.
 
+    A subclass writes :meth:`purify`, and :meth:`fit` and :attr:`fitted` where it learns from a dataset.
+
     Args:
         seed: ``None`` draws anew at every call from torch's global generator. An int fixes the noise of each image as
             a function of ``(seed, pixels)``: the same in any batch, order, worker, process and epoch.
@@ -45,14 +50,22 @@ class PureTransform(
             with an :class:`~puretransforms.errors.UntouchedImageWarning` if another is left. ``"all"`` takes each.
         chunk_size: purify at most this many images at a time, which bounds memory and changes no result.
         differentiable: let gradients flow through (for adaptive attacks); otherwise the result carries none.
+        p: probability of each image to be purified; the others come back as they are.
 
     Raises:
         NoImageError: nothing in the sample is an image (numpy HWC, labels only, a wrong dtype or channel count).
         RangeError: float pixels outside ``[0, 1]``.
+        LabelError: a purifier that reads labels found none that fit.
         ForkedWorkerError: CUDA work inside a forked DataLoader worker.
+        CompilationError: ``torch.compile(fullgraph=True)`` or ``torch.export`` of a purifier that no graph can hold.
     """
 
+    role: ClassVar[str] = "purifier"
     channels: ClassVar[int | None] = 3  # what purify takes: 3 (grey images are expanded), or None for any number
+    reads_labels: bool = False  # does purify use the labels of a sample that holds some?
+    randomized: bool = True  # does purify use its noise? One that does not draws nothing from the global generator
+    graph_refusal: ClassVar[str | None] = None  # why no graph can hold this purifier, and what to do instead
+    num_classes: int | None = None  # labels lie in 0 .. num_classes - 1, where they are read
     _quantize = staticmethod(round_to_uint8)
 
     def __init__(
@@ -60,29 +73,53 @@ class PureTransform(
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: str = "first",
-        chunk_size: int | str = "auto",
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
         differentiable: bool = False,
+        p: float = 1.0,
     ) -> None:
         super().__init__()
-        if images not in ("first", "all"):
-            raise ValueError(f'expected images="first" or "all", got {images!r}.')
-        if chunk_size != "auto" and not (isinstance(chunk_size, int) and chunk_size >= 1):
-            raise ValueError(f'expected chunk_size="auto" or a number of images from 1, got {chunk_size!r}.')
-        self.seed = seed
+        self.seed = checks.seed(seed)
         self.device = device
-        self.images = images
-        self.chunk_size = chunk_size
-        self.differentiable = differentiable
+        self.images = checks.choice("images", images, ("first", "all"))
+        self.chunk_size = checks.chunk_size(chunk_size)
+        self.differentiable = checks.flag("differentiable", differentiable)
+        self.p = checks.number("p", p, least=0, most=1)
 
-    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
-        """Purify a float batch in ``[0, 1]``; row ``i`` may use row ``i`` of ``noise`` and nothing else."""
-        raise NotImplementedError(f"{type(self).__name__} must define purify(x, noise).")
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Purify a float batch in ``[0, 1]``; row ``i`` may use row ``i`` of ``noise`` and ``labels`` and nothing else.
+
+        ``labels`` are those of the sample where :attr:`reads_labels` is true and it holds some, else ``None``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define purify(x, noise, labels=None).")
+
+    @property
+    def fitted(self) -> bool:
+        """Is this purifier ready for use? One that learns from no dataset always is."""
+        return True
+
+    def fit(self, dataset: Any, **options: Any) -> Self:
+        """Learn from a dataset, in place, and return the purifier itself.
+
+        Args:
+            dataset: what :func:`puretransforms.data.samples.gather` takes.
+            **options: of the purifier.
+
+        Raises:
+            TypeError: this purifier learns from no dataset.
+        """
+        raise TypeError(f"{type(self).__name__} needs no fit: use it as it is.")
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The one draw of a call: the seed that keys the noise of every image in it."""
-        fresh = self.seed is None
-        return {"seed": int(torch.randint(2**63 - 1, ())) if fresh else self.seed, "by_content": not fresh}
+        """The one draw of a call: what keys the noise of every image in it."""
+        if self.seed is not None:
+            return {"seed": self.seed, "by_content": True}
+        if not self.randomized and self.p == 1:
+            return {"seed": 0, "by_content": False}
+        drawn = torch.randint(2**63 - 1, ())
+        return {"seed": drawn if torch.compiler.is_compiling() else int(drawn), "by_content": False}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Purify one image with given parameters."""
@@ -90,13 +127,26 @@ class PureTransform(
 
     def forward(self, *inputs: Any) -> Any:
         """Purify the images of a sample (any nesting of tuples, lists and mappings); the rest passes through."""
+        if self.graph_refusal is not None and torch.compiler.is_compiling():
+            self._refuse_graph()
+        return self._forward(*inputs)
+
+    def _refuse_graph(self) -> None:
+        """A graph break where graphs may break, and the reason in the error where they may not."""
+        reason = f"{type(self).__name__} {self.graph_refusal}."
+        if torch.compiler.is_exporting():
+            raise CompilationError(reason)
+        torch.compiler.disable(_nothing, reason=reason)()
+
+    def _forward(self, *inputs: Any) -> Any:
         sample = inputs if len(inputs) > 1 else inputs[0]
         if isinstance(sample, Mapping) and not isinstance(sample, dict):
             sample = dict(sample)  # a Hugging Face LazyBatch is no pytree node: it would pass through whole
         leaves, spec = tree_flatten(sample)
         chosen = self._choose(leaves)
+        labels = labels_in(sample) if self.reads_labels else None
         params = self.make_params([leaves[i] for i in chosen])
-        for i, image in zip(chosen, self._transform_all([leaves[i] for i in chosen], params), strict=True):
+        for i, image in zip(chosen, self._transform_all([leaves[i] for i in chosen], params, labels), strict=True):
             leaves[i] = image
         return tree_unflatten(leaves, spec)
 
@@ -113,17 +163,23 @@ class PureTransform(
                 f"{type(self).__name__} left {len(left)} image-like tensor(s) of this sample unpurified, as "
                 f'torchvision does: pass images="all" to purify each, or wrap masks in tv_tensors.Mask.',
                 UntouchedImageWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return chosen
 
-    def _transform_all(self, images: list[Any], params: dict[str, Any]) -> list[Any]:
+    def _transform_all(self, images: list[Any], params: dict[str, Any], labels: Tensor | None = None) -> list[Any]:
         """Purify images together, one batch for each shape, dtype and device among them."""
         with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
-            return self._transform_groups(images, params)
+            return self._transform_groups(images, params, labels)
 
-    def _transform_groups(self, images: list[Any], params: dict[str, Any]) -> list[Any]:
+    def _transform_groups(self, images: list[Any], params: dict[str, Any], labels: Tensor | None) -> list[Any]:
         batches, rewraps = zip(*(unwrap(image) for image in images), strict=True)
+        counts = [len(pixels) for pixels in batches]
+        own: list[Any] = [None] * len(batches)
+        if labels is not None:
+            if len(labels) != sum(counts):
+                raise LabelError(f"expected one label for each of {sum(counts)} images, got {len(labels)}.")
+            own = list(labels.split(counts))
         ids, first = [], 0
         for pixels in batches:
             numbers = torch.arange(first, first + len(pixels), device=pixels.device)
@@ -134,49 +190,110 @@ class PureTransform(
             groups.setdefault((pixels.shape[1:], pixels.dtype, pixels.device), []).append(i)
         out: list[Any] = [None] * len(batches)
         for members in groups.values():
-            purified = self._purify_batch(
-                _joined([batches[i] for i in members]), params["seed"], _joined([ids[i] for i in members])
-            )
-            for i, pixels in zip(members, purified.split([len(batches[i]) for i in members]), strict=True):
+            pixels = _joined([batches[i] for i in members])
+            part = None if labels is None else _joined([own[i] for i in members])
+            purified = self._purify_batch(pixels, params["seed"], _joined([ids[i] for i in members]), part)
+            for i, pixels in zip(members, purified.split([counts[i] for i in members]), strict=True):
                 out[i] = rewraps[i](pixels)
         return out
 
-    def _purify_batch(self, pixels: Tensor, seed: int, ids: Tensor) -> Tensor:
+    def _purify_batch(self, pixels: Tensor, seed: int, ids: Tensor, labels: Tensor | None) -> Tensor:
         """Chunk by chunk, from dtype to dtype, so that everything between stays in a cache or in bounded memory."""
+        self._check_size(*pixels.shape[-2:])
+        chunks = self._chunks(pixels, KeyedNoise(seed, ids), labels)
+        if self._chunk_length(pixels) >= len(pixels):
+            return self._purify_part(*next(chunks)).to(pixels)
+        out, first = torch.empty_like(pixels), 0
+        for part, noise, own in chunks:
+            out[first : first + len(part)] = self._purify_part(part, noise, own)
+            first += len(part)
+        return out
+
+    def _chunks(
+        self, pixels: Tensor, noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, KeyedNoise, Tensor | None]]:
+        """The pixels ``[N, C, H, W]`` in pieces on the device of the work, with their noise and labels."""
         device = torch.device(self.device or pixels.device)
         check_not_forked_cuda(device)
         self._follow(device)
-        noise = KeyedNoise(seed, ids.to(device))
-        size = self._auto_chunk(pixels) if self.chunk_size == "auto" else self.chunk_size
-        if size >= len(pixels):
-            return self._purify_part(pixels, noise, device).to(pixels)
-        out = torch.empty_like(pixels)
-        for part in (slice(i, i + size) for i in range(0, len(pixels), size)):
-            out[part] = self._purify_part(pixels[part], noise[part], device)
-        return out
+        noise = noise.to(device)
+        if labels is not None:
+            if self.num_classes is not None:
+                labels = check_labels(labels, len(pixels), self.num_classes)
+            labels = labels.to(device)
+        size = self._chunk_length(pixels)
+        for i in range(0, len(pixels), size):
+            part = slice(i, i + size)
+            yield pixels[part].to(device), noise[part], None if labels is None else labels[part]
 
-    def _purify_part(self, pixels: Tensor, noise: KeyedNoise, device: torch.device) -> Tensor:
-        y = self._purify_channels(to_unit(pixels.to(device)), noise)
+    def _chunk_length(self, pixels: Tensor) -> int:
+        return self._auto_chunk(pixels) if self.chunk_size == "auto" else self.chunk_size
+
+    def _purify_part(self, pixels: Tensor, noise: KeyedNoise, labels: Tensor | None) -> Tensor:
+        if self.p == 1:
+            return self._purify_pixels(pixels, noise, labels)
+        chosen = noise.uniform(_CHOICE)[:, None, None, None] < self.p
+        return torch.where(chosen, self._purify_pixels(pixels, noise, labels).to(pixels.dtype), pixels)
+
+    def _purify_pixels(self, pixels: Tensor, noise: KeyedNoise, labels: Tensor | None) -> Tensor:
+        y = self._purify_channels(to_unit(pixels), noise, labels)
         return self._quantize(y) if pixels.dtype == torch.uint8 else y
 
     def _auto_chunk(self, pixels: Tensor) -> int:
         """Images in a chunk: all of them on a GPU, on a CPU as many as stay in a core's cache."""
         return len(pixels) if pixels.is_cuda else max(1, _CACHED_PIXELS // pixels[0, 0].numel())
 
-    def _purify_channels(self, x: Tensor, noise: KeyedNoise) -> Tensor:
+    def _purify_channels(self, x: Tensor, noise: KeyedNoise, labels: Tensor | None = None) -> Tensor:
         if self.channels in (None, x.shape[1]):
-            return self.purify(x, noise)
+            return self.purify(x, noise, labels)
         if x.shape[1] != 1:
             raise NoImageError(
                 f"{type(self).__name__} expected {self.channels} channels (or 1), got {x.shape[1]}: "
                 "split alpha and other extra channels off first."
             )
-        return self.purify(x.expand(-1, self.channels, -1, -1), noise).mean(1, keepdim=True)
+        return self.purify(x.expand(-1, self.channels, -1, -1), noise, labels).mean(1, keepdim=True)
+
+    def measured(
+        self, images: Any, measure: Callable[[Tensor, KeyedNoise, Tensor | None], Tensor], labels: Any = None
+    ) -> Tensor:
+        """``measure(x, noise, labels)`` of every image, on its way through the same plumbing as :meth:`purify`.
+
+        Args:
+            images: one image or batch as the transform takes it.
+            measure: of a float batch ``[B, 3, H, W]`` in ``[0, 1]`` (grey images are expanded), gives ``[B, ...]``.
+            labels: an int, or integers of the leading shape of the images.
+
+        Returns:
+            ``[N, ...]``, on the device of the images.
+        """
+        self._choose([images])
+        pixels, _ = unwrap(images)
+        own = None if labels is None else integers(labels)
+        if own is not None and len(own) != len(pixels):
+            raise LabelError(f"expected one label for each of {len(pixels)} images, got {len(own)}.")
+        params = self.make_params([images])
+        ids = content_ids(pixels) if params["by_content"] else torch.arange(len(pixels), device=pixels.device)
+        parts = []
+        with torch.no_grad():
+            for part, noise, some in self._chunks(pixels, KeyedNoise(params["seed"], ids), own):
+                x = to_unit(part)
+                if self.channels is not None and x.shape[1] not in (1, self.channels):
+                    raise NoImageError(
+                        f"{type(self).__name__} expected {self.channels} channels (or 1), got {x.shape[1]}: "
+                        "split alpha and other extra channels off first."
+                    )
+                x = x if self.channels is None else x.expand(-1, self.channels, -1, -1)
+                parts.append(measure(x, noise, some))
+        return torch.cat(parts).to(pixels.device)
 
     def _follow(self, device: torch.device) -> None:
         tensor = next((t for group in (self.parameters(), self.buffers()) for t in group), None)
         if tensor is not None and tensor.device != device:
             self.to(device)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:

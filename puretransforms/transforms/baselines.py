@@ -5,36 +5,54 @@ Qin et al., "APBench", TMLR 2024. All are applied to the stored training image, 
 """
 
 from io import BytesIO
-from typing import Any
+from typing import Literal
 
 import PIL.Image
 import torch
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import functional as F
 
+from ..data.images import round_to_uint8
 from ..errors import NoImageError
+from ..functional import checks
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
-from ..images import round_to_uint8
+from ..registry import register
 from .base import PureTransform
 
 
+@register("jpeg")
 class JPEGCompress(PureTransform):
     """JPEG encode and decode by Pillow: 4:2:0 chroma, standard tables; a strong simple baseline on bounded poisons.
 
     Args:
         quality: 1 to 100; published comparisons use 10 (and 75).
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
     """
 
     channels = None
+    randomized = False
+    graph_refusal = "runs Pillow's codec, which no graph can hold: call it before the compiled part"
 
-    def __init__(self, quality: int = 10, **base: Any) -> None:
-        super().__init__(**base)
-        if not 1 <= quality <= 100:
-            raise ValueError(f"expected a JPEG quality from 1 to 100, got {quality}.")
-        self.quality = quality
+    def __init__(
+        self,
+        quality: int = 10,
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
+        self.quality = checks.whole("quality", quality, least=1, most=100)
 
-    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Float[Tensor, "b c h w"]:
         if x.shape[1] not in (1, 3):
             raise NoImageError(f"expected 1 or 3 channels, got {x.shape[1]}: split the others off, JPEG has no place.")
         coded = [self._recode(image) for image in round_to_uint8(x).cpu()]
@@ -46,71 +64,138 @@ class JPEGCompress(PureTransform):
         return F.pil_to_tensor(PIL.Image.open(buffer))
 
 
+@register("grayscale")
 class Grayscale(PureTransform):
-    """ITU-R 601 luma repeated over the three channels (torchvision's own ``rgb_to_grayscale``)."""
+    """ITU-R 601 luma repeated over the three channels (torchvision's own ``rgb_to_grayscale``).
 
-    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    Args:
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
+    """
+
+    randomized = False
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
+
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Float[Tensor, "b c h w"]:
         return F.rgb_to_grayscale(x, num_output_channels=3)
 
 
+@register("bitdepth")
 class BitDepthReduce(PureTransform):
     """Keep the highest bits of each 8-bit value and set the others to 0 (the floor of each bin, not its centre).
 
     Args:
         bits: 1 to 8; published comparisons use 2.
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
     """
 
     channels = None
+    randomized = False
 
-    def __init__(self, bits: int = 2, **base: Any) -> None:
-        super().__init__(**base)
-        if not 1 <= bits <= 8:
-            raise ValueError(f"expected 1 to 8 bits, got {bits}.")
-        self.bits = bits
+    def __init__(
+        self,
+        bits: int = 2,
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
+        self.bits = checks.whole("bits", bits, least=1, most=8)
 
-    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Float[Tensor, "b c h w"]:
         return F.posterize(round_to_uint8(x), self.bits).to(x.dtype).div_(255)
 
 
+@register("gaussian")
 class GaussianBlur(PureTransform):
     """Gaussian blur with reflected borders (torchvision's own).
 
     Args:
         kernel_size: odd side in pixels.
         sigma: standard deviation in pixels. 0.1, as some comparisons run it, is the exact identity on 8-bit images.
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
     """
 
     channels = None
+    randomized = False
 
-    def __init__(self, kernel_size: int = 3, sigma: float = 1.0, **base: Any) -> None:
-        super().__init__(**base)
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"expected an odd kernel_size of at least 1, got {kernel_size}.")
-        if sigma <= 0:
-            raise ValueError(f"expected sigma > 0 in pixels, got {sigma}.")
-        self.kernel_size = kernel_size
-        self.sigma = sigma
+    def __init__(
+        self,
+        kernel_size: int = 3,
+        sigma: float = 1.0,
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
+        self.kernel_size = checks.whole("kernel_size", kernel_size, least=1, odd=True)
+        self.sigma = checks.number("sigma", sigma, above=0, unit="pixels")
 
-    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Float[Tensor, "b c h w"]:
         return F.gaussian_blur(x, [self.kernel_size] * 2, [self.sigma] * 2)
 
 
+@register("median")
 class MedianBlur(PureTransform):
     """Median of each channel over a square window, edge pixels repeated (kornia's ``median_blur``; needs its extra).
 
     Args:
         kernel_size: odd side in pixels; published comparisons use 3.
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
     """
 
     channels = None
+    randomized = False
 
-    def __init__(self, kernel_size: int = 3, **base: Any) -> None:
-        super().__init__(**base)
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"expected an odd kernel_size of at least 1, got {kernel_size}.")
-        self.kernel_size = kernel_size
+    def __init__(
+        self,
+        kernel_size: int = 3,
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
+        self.kernel_size = checks.whole("kernel_size", kernel_size, least=1, odd=True)
 
-    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Float[Tensor, "b c h w"]:
         try:
             from kornia.filters import median_blur
         except ImportError as error:

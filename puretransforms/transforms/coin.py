@@ -1,18 +1,21 @@
 """COIN as a transform; the law is in :mod:`puretransforms.functional.coin`."""
 
-from typing import Any
+from typing import Literal
 
 import torch
 
+from ..data.images import round_to_uint8, truncate_to_uint8
+from ..functional import checks
 from ..functional.coin import BOUNDARIES, interpolate_levels_randomly, interpolate_randomly
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
-from ..images import round_to_uint8, truncate_to_uint8
+from ..registry import register
 from .base import PureTransform
 
 _QUANTIZE = {"round": round_to_uint8, "trunc": truncate_to_uint8}
 
 
+@register("coin")
 class COINInterpolate(PureTransform):
     """Random per-pixel interpolation, the defence against convolution-based poisons (COIN, AAAI 2025).
 
@@ -26,7 +29,7 @@ class COINInterpolate(PureTransform):
         boundary: ``"scipy_wrap"`` (period ``L - 1``, the authors' code), ``"circular"`` (period ``L``, the paper),
             ``"border"`` or ``"reflect"``; they differ only within ``alpha`` of the frame.
         quantize: how uint8 images are rounded: ``"round"``, or ``"trunc"`` as the authors do (half a level darker).
-        **base: ``seed``, ``device``, ``images``, ``chunk_size``, ``differentiable`` of :class:`PureTransform`.
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
 
     >>> import torch
     >>> images = torch.rand(8, 3, 32, 32)
@@ -37,29 +40,37 @@ class COINInterpolate(PureTransform):
     channels = None
 
     def __init__(
-        self, alpha: float = 2.0, *, boundary: str = "scipy_wrap", quantize: str = "round", **base: Any
+        self,
+        alpha: float = 2.0,
+        *,
+        boundary: Literal["scipy_wrap", "circular", "border", "reflect"] = "scipy_wrap",
+        quantize: Literal["round", "trunc"] = "round",
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
     ) -> None:
-        super().__init__(**base)
-        if not 0 <= alpha < float("inf"):
-            raise ValueError(f"expected a finite alpha >= 0 in pixels, got {alpha}.")
-        if boundary not in BOUNDARIES:
-            raise ValueError(f"expected boundary to be one of {', '.join(BOUNDARIES)}, got {boundary!r}.")
-        if quantize not in _QUANTIZE:
-            raise ValueError(f'expected quantize="round" or "trunc", got {quantize!r}.')
-        self.alpha = float(alpha)
-        self.boundary = boundary
-        self.quantize = quantize
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
+        self.alpha = checks.number("alpha", alpha, least=0, unit="pixels")
+        self.boundary = checks.choice("boundary", boundary, BOUNDARIES)
+        self.quantize = checks.choice("quantize", quantize, _QUANTIZE)
 
     def _quantize(self, x: Tensor) -> Tensor:
         return _QUANTIZE[self.quantize](x)
 
-    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Float[Tensor, "b c h w"]:
         return interpolate_randomly(x, noise, self.alpha, self.boundary) if self.alpha else x
 
-    def _purify_part(self, pixels: Tensor, noise: KeyedNoise, device: torch.device) -> Tensor:
+    def _purify_pixels(self, pixels: Tensor, noise: KeyedNoise, labels: Tensor | None) -> Tensor:
         if self._in_levels(pixels):
-            return interpolate_levels_randomly(pixels.to(device), noise, self.alpha, self.boundary)
-        return super()._purify_part(pixels, noise, device)
+            return interpolate_levels_randomly(pixels, noise, self.alpha, self.boundary)
+        return super()._purify_pixels(pixels, noise, labels)
 
     def _auto_chunk(self, pixels: Tensor) -> int:
         """All at once where the law itself works in pieces and nothing is converted before or after it."""

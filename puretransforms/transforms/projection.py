@@ -1,16 +1,23 @@
 """Orthogonal projection: remove what a linear classifier can see (Sandoval-Segura et al., NeurIPS 2023, 2305.19254)."""
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..errors import LabelError, NoImageError, NotFittedError
+from ..data.samples import check_labels, gather
+from ..errors import NoImageError, NotFittedError
+from ..functional import checks
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Int, Tensor, UInt8
+from ..functional.shapes import Float, Tensor
+from ..registry import register
+from ..train.checkpoint import FitStep
 from .base import PureTransform
 
 
+@register("projection")
 class OrthogonalProjection(PureTransform):
     """Project images onto the orthogonal complement of a linear classifier's weights: ``x - Q Q^T x``.
 
@@ -21,49 +28,77 @@ class OrthogonalProjection(PureTransform):
 
     Args:
         epochs, batch_size, lr: of SGD with momentum 0.9; the rate falls tenfold after 1/2 and 3/4 of the epochs.
-        num_classes: directions that are removed.
-        **base: ``seed`` (of the regression), ``device``, ``images``, ``chunk_size``, ``differentiable`` of
-            :class:`PureTransform`.
+        num_classes: directions that are removed; ``None`` for one more than the largest label of the fit.
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
 
     >>> import torch
     >>> images, labels = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8), torch.arange(64) % 4
-    >>> OrthogonalProjection(num_classes=4).fit(images, labels)(images / 255).shape
+    >>> OrthogonalProjection().fit((images, labels))(images / 255).shape
     torch.Size([64, 3, 8, 8])
     """
 
+    randomized = False
+
     def __init__(
-        self, *, num_classes: int = 10, epochs: int = 20, batch_size: int = 1024, lr: float = 0.1, **base: Any
+        self,
+        *,
+        num_classes: int | None = None,
+        epochs: int = 20,
+        batch_size: int = 1024,
+        lr: float = 0.1,
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
     ) -> None:
-        super().__init__(**base)
-        if min(num_classes, epochs, batch_size) < 1 or lr <= 0:
-            raise ValueError(
-                f"expected num_classes, epochs and batch_size of at least 1 and lr > 0, got {num_classes}, {epochs}, "
-                f"{batch_size} and {lr}."
-            )
-        self.num_classes = num_classes
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.register_buffer("basis", torch.empty(0, num_classes))
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
+        self.num_classes = None if num_classes is None else checks.whole("num_classes", num_classes, least=1)
+        self.epochs = checks.whole("epochs", epochs, least=1)
+        self.batch_size = checks.whole("batch_size", batch_size, least=1)
+        self.lr = checks.number("lr", lr, above=0)
+        self.register_buffer("basis", torch.empty(0, num_classes or 0))
+
+    @property
+    def fitted(self) -> bool:
+        """Is there a subspace to remove?"""
+        return len(self.basis) > 0
 
     @torch.enable_grad()
-    def fit(self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"]) -> "OrthogonalProjection":
+    def fit(
+        self,
+        dataset: Any,
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        checkpoint: str | Path | None = None,
+        on_record: Callable[[FitStep], object] | None = None,
+    ) -> Self:
         """Learn the subspace from a whole training set, in memory.
+
+        Args:
+            dataset: what :func:`puretransforms.data.samples.gather` takes, with labels.
+            seed: of the order of the images; ``None`` for the purifier's own, or 0.
+            device: where to fit; ``None`` for where the images are.
+            checkpoint: not used: the fit takes seconds.
+            on_record: called after every epoch.
 
         Raises:
             LabelError: labels outside ``0 .. num_classes - 1``.
+            NoImageError: images of several sizes, or none.
         """
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.num_classes:
-            raise LabelError(
-                f"expected labels from 0 to {self.num_classes - 1}, got {low if low < 0 else high}: "
-                "pass OrthogonalProjection(num_classes=...) for the number of classes of the data set."
-            )
-        weights = torch.zeros(self.num_classes, images[0].numel(), device=images.device, requires_grad=True)
+        samples = gather(dataset)
+        images, labels = samples.images.to(device), samples.targets.to(device)
+        classes = int(labels.max()) + 1 if self.num_classes is None else self.num_classes
+        check_labels(labels, len(images), classes, "pass OrthogonalProjection(num_classes=...) for the dataset")
+        weights = torch.zeros(classes, images[0].numel(), device=images.device, requires_grad=True)
         optimizer = torch.optim.SGD([weights], self.lr, momentum=0.9)
         drops = torch.optim.lr_scheduler.MultiStepLR(optimizer, [self.epochs // 2, 3 * self.epochs // 4])
-        generator = torch.Generator().manual_seed(self.seed or 0)
-        for _ in range(self.epochs):
+        generator = torch.Generator().manual_seed(seed if seed is not None else self.seed or 0)
+        for epoch in range(1, self.epochs + 1):
             for rows in torch.randperm(len(images), generator=generator).to(images.device).split(self.batch_size):
                 x = images[rows].flatten(1).float().div_(255)
                 loss = cross_entropy(x @ weights.T, labels[rows].long())
@@ -71,22 +106,29 @@ class OrthogonalProjection(PureTransform):
                 loss.backward()
                 optimizer.step()
             drops.step()
+            if on_record is not None:
+                on_record(FitStep(epoch, self.epochs, images=len(images), loss=float(loss.detach())))
         directions = torch.nn.functional.normalize(weights.detach().double(), dim=1).T
+        self.num_classes = classes
         self.basis = torch.linalg.qr(directions).Q.float()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Takes a fitted basis of any image size."""
         stored = state_dict.get(f"{prefix}basis")
-        if stored is not None and stored.ndim == 2 and stored.shape[1] == self.num_classes:
+        if (
+            stored is not None
+            and stored.ndim == 2
+            and (self.num_classes is None or stored.shape[1] == self.num_classes)
+        ):
             self.basis = self.basis.new_empty(stored.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Float[Tensor, "b c h w"]:
         if not len(self.basis):
-            raise NotFittedError(
-                "expected a fitted OrthogonalProjection: call fit(images, labels) on the training set."
-            )
+            raise NotFittedError("expected a fitted OrthogonalProjection: call fit(dataset) with the training set.")
         flat = x.flatten(1)
         if flat.shape[1] != len(self.basis):
             raise NoImageError(

@@ -1,24 +1,24 @@
 """VAE purification as a transform; networks in :mod:`puretransforms.models.dvae`, fit in :mod:`..train.dvae`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 from weakref import WeakKeyDictionary
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..errors import LabelError, NotFittedError
-from ..functional.devices import check_not_forked_cuda
-from ..functional.random import KeyedNoise, content_ids
+from ..data.samples import check_labels, gather
+from ..errors import NotFittedError
+from ..functional import checks
+from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Int, Tensor
-from ..images import round_to_uint8, to_unit, unwrap
 from ..models.dvae import DVAE, RateVAE, frozen
+from ..registry import register
 from ..train.checkpoint import identity, load_checkpoint, save_checkpoint
 from ..train.dvae import fit_dvae
 from ..train.rate import SCHEDULES, FitRecord, FitSchedule
 from .base import PureTransform
-from .labels import check_labels, colour, gather, integers, labels_of
 
 _ARCHITECTURES = {"small": (32, 128), "published": (64, 256)}  # width, latent channels
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -26,6 +26,7 @@ _GPU_PIXELS = 1 << 20
 _FROZEN: WeakKeyDictionary[RateVAE, tuple[Any, RateVAE]] = WeakKeyDictionary()
 
 
+@register("vae")
 class VAEPurify(PureTransform):
     """Code images at a limited rate: what the code has no room for, and what the label alone predicts, is dropped.
 
@@ -33,8 +34,8 @@ class VAEPurify(PureTransform):
 
     * **Pretrained, without labels** (the constructor): a rate-limited autoencoder trained on natural images, a learned
       codec of about one bit per pixel. An extension of this library; D-VAE has no such mode.
-    * **Fitted, with labels**: ``VAEPurify.fit(dataset)``, then ``purifier(images, labels)``. This is D-VAE (Yu et al.,
-      ICML 2024, arXiv 2405.01460): two networks are fitted to the poisoned set itself, each predicts from code and
+    * **Fitted, with labels**: ``VAEPurify(weights=None).fit(dataset)``, then ``purifier(images, labels)``. This is
+      D-VAE (Yu et al., ICML 2024, arXiv 2405.01460): two networks are fitted to the poisoned set itself, each predicts from code and
       label a perturbation ``p``, and ``x -> D2(clamp(clamp(x - p1(x, y)) - p2(x1, y)))``, with ``D2`` the
       reconstruction of the second network.
     * **Fitted, without labels**: ``purifier(images)`` of a fitted purifier is the reconstruction ``D2(x)`` alone.
@@ -46,15 +47,20 @@ class VAEPurify(PureTransform):
         weights: a name (:func:`puretransforms.hub.list_weights`), a folder or a repo of the Hugging Face Hub, whose
             config says all that is not given here. ``None`` for untrained networks (always the same ones), which
             purify nothing: for training and for tests.
-        arch: ``"small"`` (width 32, 128 latent channels) or ``"published"`` (64 and 256).
+        arch: ``"small"`` (width 32, 128 latent channels) or ``"published"`` (64 and 256). ``None``: as the weights say,
+            or ``"small"``.
         width, latent: override those of ``arch``.
-        size: side of the images: it decides the stem, and the shape of a spatial class table.
+        size: side of the images: it decides the stem, and the shape of a spatial class table. ``None``: as the weights
+            say, or 32; a fit takes that of its images.
         num_classes: of a fitted purifier; ``None`` for one without labels.
+        classes: their names in label order, where the dataset of the fit had names; ``clean`` holds them against those
+            of its source.
+        schedule: of a fit: see :meth:`fit`.
         spatial: one map for each class, which ties the labelled mode to ``size``, or one vector for any size.
         sample: draw the latent noise, as the authors do; otherwise the mean of the code is decoded, which keeps about
             a decibel more and gives the same result every time.
         precision: of the networks, ``"bf16"`` or ``"fp32"``.
-        **base: ``seed``, ``device``, ``images``, ``chunk_size``, ``differentiable`` of :class:`PureTransform`.
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
 
     Raises:
         WeightsUnavailableError, WeightsCorruptedError, WeightsMismatchError: as ``from_pretrained``.
@@ -66,42 +72,51 @@ class VAEPurify(PureTransform):
     torch.Size([4, 3, 32, 32])
     """
 
+    reads_labels = True
+
     def __init__(
         self,
         weights: str | Path | None = "vae-small-32",
         *,
-        arch: str = "small",
+        arch: Literal["small", "published"] | None = None,
         width: int | None = None,
         latent: int | None = None,
-        size: int = 32,
+        size: int | None = None,
         num_classes: int | None = None,
+        classes: list[str] | None = None,
         spatial: bool = True,
+        schedule: str | FitSchedule | dict = "published",
         sample: bool = False,
-        precision: str = "bf16",
-        **base: Any,
+        precision: Literal["bf16", "fp32"] = "bf16",
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
         if weights is not None:
             self._become(weights)
             return
-        if arch not in _ARCHITECTURES:
-            raise ValueError(f"expected arch to be one of {', '.join(_ARCHITECTURES)}, got {arch!r}.")
-        if precision not in _DTYPES:
-            raise ValueError(f"expected precision to be one of {', '.join(_DTYPES)}, got {precision!r}.")
-        if size < 1:
-            raise ValueError(f"expected size of at least 1 pixel, got {size}.")
-        self.arch = arch
-        self.width = _ARCHITECTURES[arch][0] if width is None else width
-        self.latent = _ARCHITECTURES[arch][1] if latent is None else latent
-        self.size = size
-        self.num_classes = num_classes
-        self.spatial = spatial
-        self.sample = sample
-        self.precision = precision
+        self.arch = checks.choice("arch", arch or "small", _ARCHITECTURES)
+        self.width = checks.whole("width", _ARCHITECTURES[self.arch][0] if width is None else width, least=1)
+        self.latent = checks.whole("latent", _ARCHITECTURES[self.arch][1] if latent is None else latent, least=1)
+        self.size = checks.whole("size", 32 if size is None else size, least=1)
+        self.num_classes = None if num_classes is None else checks.whole("num_classes", num_classes, least=1)
+        self.classes = classes
+        self.spatial = checks.flag("spatial", spatial)
+        self.schedule = asdict(schedule) if isinstance(schedule, FitSchedule) else schedule
+        _schedule(self.schedule)
+        self.sample = self.randomized = checks.flag("sample", sample)
+        self.precision = checks.choice("precision", precision, _DTYPES)
         self._build(seed=0)
 
     def _build(self, seed: int, table_std: float = 1.0) -> None:
         """Fresh networks; the global generator is left as it was."""
+        self.reads_labels = self.num_classes is not None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             if self.num_classes is None:
@@ -114,36 +129,40 @@ class VAEPurify(PureTransform):
 
     # --- the fit -----------------------------------------------------------------------------------------------------
 
-    @classmethod
+    @property
+    def fitted(self) -> bool:
+        """Have the networks been trained, here or before they were saved?"""
+        return self._trained
+
     def fit(
-        cls,
+        self,
         dataset: Any,
         *,
-        schedule: str | FitSchedule = "published",
+        schedule: str | FitSchedule | None = None,
         num_classes: int | None = None,
-        arch: str = "published",
-        seed: int = 0,
+        seed: int | None = None,
         device: str | None = None,
         compiled: bool = False,
         checkpoint: str | Path | None = None,
         save_every: int = 200,
         on_record: Callable[[FitRecord], object] | None = None,
-        **options: Any,
-    ) -> "VAEPurify":
-        """Fit D-VAE to a poisoned, labelled data set: two stages, see :func:`puretransforms.train.dvae.fit_dvae`.
+    ) -> Self:
+        """Fit D-VAE to a poisoned, labelled dataset: two stages, see :func:`puretransforms.train.dvae.fit_dvae`.
+
+        The networks are made anew, for the size and the classes of the dataset.
 
         Args:
-            dataset: a map-style data set of ``(image, label)``, or a pair ``(images, labels)`` of tensors; images of
-                one size and at 8 bits. No augmentation: what is fitted is what is purified.
+            dataset: what :func:`puretransforms.data.samples.gather` takes: images of one size and at 8 bits, with
+                labels. No augmentation: what is fitted is what is purified.
             schedule: ``"published"`` (60 epochs a stage, for GPUs), ``"short"`` (for small machines), or a
-                :class:`~puretransforms.train.rate.FitSchedule`.
-            num_classes: ``None`` for one more than the largest label.
-            arch, **options: of the constructor; the ``size`` is that of the images.
-            seed: of the fit, and of the purifier that comes back.
-            device: where to fit and to purify.
+                :class:`~puretransforms.train.rate.FitSchedule`; ``None`` for that of the constructor.
+            num_classes: ``None`` for that of the constructor, or one more than the largest label.
+            seed: of the fit; ``None`` for the purifier's own, or 0.
+            device: where to fit and to purify; ``None`` for where the images are.
             compiled: fit through ``torch.compile``: half as fast again on a CPU; it needs a C++ compiler.
             checkpoint: file that is written every ``save_every`` updates and at the end of a stage, and from which the
                 same call goes on after a break.
+            save_every: updates between two checkpoints.
             on_record: called after every update, for a progress bar or a log.
 
         Raises:
@@ -151,26 +170,27 @@ class VAEPurify(PureTransform):
             ManifestMismatchError, WeightsCorruptedError: the checkpoint is of another fit, or damaged.
             DivergenceError: the fit blew up; the checkpoint holds the last state saved.
         """
-        if isinstance(schedule, str):
-            if schedule not in SCHEDULES:
-                raise ValueError(f"expected schedule to be one of {', '.join(SCHEDULES)}, got {schedule!r}.")
-            schedule = SCHEDULES[schedule]
-        pixels, labels = gather(dataset)
-        classes = int(labels.max()) + 1 if num_classes is None else num_classes
-        side = max(pixels.shape[-2:])
-        purifier = cls(weights=None, arch=arch, size=side, num_classes=classes, seed=seed, device=device, **options)
-        purifier._build(seed, schedule.table_std)
-        purifier.to(device or pixels.device)
+        plan = _schedule(self.schedule if schedule is None else schedule)
+        samples = gather(dataset)
+        pixels, labels = samples.images, samples.targets
+        seed = self.seed or 0 if seed is None else seed
+        known = self.num_classes if num_classes is None else num_classes
+        self.num_classes = max(int(labels.max()) + 1, len(samples.classes or ())) if known is None else known
+        check_labels(labels, len(pixels), self.num_classes)
+        self.classes = samples.classes
+        self.size = max(pixels.shape[-2:])
+        self._build(seed, plan.table_std)
+        self.to(device or pixels.device)
         file = None if checkpoint is None else Path(checkpoint)
-        of = identity(pixels, labels, schedule=schedule, seed=seed, purifier=purifier._config()) if file else ""
+        of = identity(pixels, labels, schedule=plan, seed=seed, purifier=self._config()) if file else ""
         records = fit_dvae(
-            purifier.first,
-            purifier.net,
+            self.first,
+            self.net,
             pixels,
             labels,
-            schedule=schedule,
-            sample=purifier.sample,
-            precision=_DTYPES[purifier.precision],
+            schedule=plan,
+            sample=self.sample,
+            precision=_DTYPES[self.precision],
             compiled=compiled,
             seed=seed,
             state=load_checkpoint(file, of) if file else None,
@@ -180,38 +200,19 @@ class VAEPurify(PureTransform):
                 save_checkpoint(file, record.state(), of)
             if on_record is not None:
                 on_record(record)
-        purifier.zero_grad(set_to_none=True)
-        return purifier.eval().requires_grad_(False)
+        self._trained = True
+        self.zero_grad(set_to_none=True)
+        return self.eval().requires_grad_(False)
 
     # --- purification ------------------------------------------------------------------------------------------------
 
-    def forward(self, *inputs: Any) -> Any:
-        """Purify the images of a sample; with labels, where this purifier was fitted and the sample holds them."""
-        sample = inputs if len(inputs) > 1 else inputs[0]
-        if isinstance(sample, Mapping) and not isinstance(sample, dict):
-            sample = dict(sample)
-        found = None if self.num_classes is None else labels_of(sample)
-        if found is None:
-            return super().forward(sample)
-        leaves, spec = tree_flatten(sample)
-        chosen = self._choose(leaves)
-        params = self.make_params([leaves[i] for i in chosen])
-        images = [leaves[i] for i in chosen]
-        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
-            for i, image in zip(chosen, self._labelled(images, found, params), strict=True):
-                leaves[i] = image
-        return tree_unflatten(leaves, spec)
-
-    def purify(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    def purify(
+        self, x: Float[Tensor, "b 3 h w"], noise: KeyedNoise, labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        if labels is not None:
+            *_, x = self._subtract(x, labels, noise)
         net = self._fast(self.net)
         return net.reconstruct(x.to(net.post.weight.dtype), self._draw(noise, 2, x)).to(x.dtype).clamp(0, 1)
-
-    def purify_labelled(
-        self, x: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"], noise: KeyedNoise
-    ) -> Float[Tensor, "b 3 h w"]:
-        """The whole of D-VAE on a float batch in ``[0, 1]``: subtract twice, then reconstruct."""
-        *_, cleaned = self._subtract(x, labels, noise)
-        return self.purify(cleaned, noise)
 
     def perturbation(self, images: Any, labels: Any) -> Float[Tensor, "n 3 h w"]:
         """What the two stages subtract in all: the part of each image that its label predicts and its code lacks.
@@ -231,16 +232,15 @@ class VAEPurify(PureTransform):
         """
         if self.num_classes is None:
             raise NotFittedError(
-                "expected a fitted VAEPurify, got one without class table: VAEPurify.fit(dataset) makes one."
+                "expected a fitted VAEPurify, got one without class table: make one with "
+                "VAEPurify(weights=None).fit(dataset)."
             )
-        self._choose([images])
-        params = self.make_params([images])
-        parts = []
-        with torch.no_grad():
-            for x, y, noise in self._batches(images, integers(labels), params):
-                p1, p2, _ = self._subtract(colour(x), y, noise)
-                parts.append((p1 + p2).float())
-        return torch.cat(parts).to(images.device if isinstance(images, Tensor) else "cpu")
+
+        def both(x: Tensor, noise: KeyedNoise, own: Tensor | None) -> Tensor:
+            p1, p2, _ = self._subtract(x, own, noise)
+            return (p1 + p2).float()
+
+        return self.measured(images, both, labels)
 
     def _subtract(self, x: Tensor, labels: Tensor, noise: KeyedNoise) -> tuple[Tensor, Tensor, Tensor]:
         """Both perturbations, and what is left."""
@@ -251,41 +251,13 @@ class VAEPurify(PureTransform):
             x = (x - p).clamp(0, 1)
         return subtracted[0], subtracted[1], x
 
-    def _labelled(self, images: list[Any], labels: Tensor, params: dict[str, Any]) -> Iterator[Any]:
-        counts = [len(unwrap(image)[0]) for image in images]
-        if labels.numel() != sum(counts):
-            raise LabelError(f"expected one label for each of {sum(counts)} images, got {labels.numel()}.")
-        for image, own in zip(images, labels.split(counts), strict=True):
-            pixels, rewrap = unwrap(image)
-            out = torch.cat([self._like(x, y, noise) for x, y, noise in self._batches(image, own, params)])
-            out = out.to(pixels.device)
-            yield rewrap(round_to_uint8(out) if pixels.dtype == torch.uint8 else out.to(pixels.dtype))
-
-    def _like(self, x: Tensor, labels: Tensor, noise: KeyedNoise) -> Tensor:
-        """Purified, with as many channels as ``x``."""
-        y = self.purify_labelled(colour(x), labels, noise)
-        return y if x.shape[1] == 3 else y.mean(1, keepdim=True)
-
-    def _batches(
-        self, image: Any, labels: Tensor, params: dict[str, Any]
-    ) -> Iterator[tuple[Tensor, Tensor, KeyedNoise]]:
-        """Chunks of an image or batch as floats, with their labels and noise, on the device of the work."""
-        pixels, _ = unwrap(image)
-        device = torch.device(self.device or pixels.device)
-        check_not_forked_cuda(device)
-        self._follow(device)
-        labels = check_labels(labels, len(pixels), self.num_classes).to(device)
-        ids = content_ids(pixels) if params["by_content"] else torch.arange(len(pixels), device=pixels.device)
-        noise = KeyedNoise(params["seed"], ids.to(device))
-        size = self._auto_chunk(pixels) if self.chunk_size == "auto" else self.chunk_size
-        for i in range(0, len(pixels), size):
-            yield to_unit(pixels[i : i + size].to(device)), labels[i : i + size], noise[i : i + size]
-
     def _draw(self, noise: KeyedNoise, step: int, x: Tensor) -> Tensor | None:
         return noise.normal(step, *self.net.latent_shape(*x.shape[-2:])) if self.sample else None
 
     def _fast(self, net: RateVAE) -> RateVAE:
         """:func:`~puretransforms.models.dvae.frozen`, made anew only where the parameters have changed."""
+        if torch.compiler.is_compiling():
+            return net  # a graph cannot hold what is kept outside; the folded net computes the same
         dtype = _DTYPES[self.precision]
         tensors = [*net.parameters(), *net.buffers()]
         if any(t.is_inference() for t in tensors):
@@ -298,3 +270,11 @@ class VAEPurify(PureTransform):
     def _auto_chunk(self, pixels: Tensor) -> int:
         """As the base on a CPU; bounded on a GPU, where the activations of a whole data set would not fit."""
         return max(1, _GPU_PIXELS // pixels[0, 0].numel()) if pixels.is_cuda else super()._auto_chunk(pixels)
+
+
+def _schedule(given: str | FitSchedule | dict) -> FitSchedule:
+    if isinstance(given, str):
+        return SCHEDULES[checks.choice("schedule", given, SCHEDULES)]
+    if isinstance(given, dict):
+        return FitSchedule(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+    return given

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from puretransforms.benchmark.attacks import ATTACKS, drawn_setup, find_attack
-from puretransforms.benchmark.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.errors import BenchmarkError, HardwareError, LabelError
-from puretransforms.poisons.badnets import BadNets
-from puretransforms.poisons.convolution import CUDA
-from puretransforms.poisons.ops import OPS
+from puretransforms.poisons.availability.convolution import CUDA
+from puretransforms.poisons.availability.ops import OPS
+from puretransforms.poisons.backdoor.badnets import BadNets
 
 EM = "width=4:max_rounds=1:train_steps=1:pgd_steps=1"
 ADVERSARIAL = "width=4:epochs=1:steps=2"

@@ -9,16 +9,16 @@ from types import ModuleType
 import pytest
 import torch
 
-from puretransforms.benchmark.digits import LabelledImages
 from puretransforms.benchmark.folder import load_image_folder
+from puretransforms.data.samples import LabelledImages
 from puretransforms.models.resnet import SmallConvNet
-from puretransforms.poisons.convolution import CUDA
+from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.dataset import PoisonedDataset
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.settings import ClassifierSetting
 from puretransforms.transforms.coin import COINInterpolate
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "cifar10_cuda_coin.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "cifar10_cuda_coin.py"
 TINY = ClassifierSetting("tiny", width=4, epochs=2, network=SmallConvNet, batch_size=10)
 FOLDERS = ("clean", "poisoned", "purified", "test")
 
@@ -26,7 +26,7 @@ FOLDERS = ("clean", "poisoned", "purified", "test")
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     if not SCRIPT.exists():
-        pytest.skip("the scripts of benchmarks/ are not here")
+        pytest.skip("the scripts of experiments/ are not here")
     spec = importlib.util.spec_from_file_location("cifar10_cuda_coin", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from puretransforms.benchmark import cases, command
 from puretransforms.benchmark.command import chosen_grid
-from puretransforms.cli import app
+from puretransforms.cli.main import app
 from puretransforms.errors import BenchmarkError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.train.settings import ClassifierSetting

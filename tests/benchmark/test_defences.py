@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
+from puretransforms.auto import AutoPurify
 from puretransforms.benchmark.defences import DEFENCES, Defence, adversarial, find_defence, mixing
-from puretransforms.benchmark.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.errors import BenchmarkError, PureTransformsError
 from puretransforms.models.resnet import SmallConvNet
-from puretransforms.scanning.auto import AutoPurify
 from puretransforms.transforms.base import PureTransform
 from puretransforms.transforms.vae import VAEPurify
 

@@ -10,12 +10,12 @@ from rich.console import Console
 from torchvision.datasets import ImageFolder
 
 from puretransforms.benchmark.demo import run_demo
-from puretransforms.benchmark.digits import load_digits
 from puretransforms.benchmark.folder import load_image_folder
 from puretransforms.benchmark.outcome import Row
+from puretransforms.data.digits import load_digits
 from puretransforms.errors import SourceError
 from puretransforms.models.resnet import SmallConvNet
-from puretransforms.poisons.convolution import CUDA
+from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.train.settings import DIGITS_SETTING, ClassifierSetting
 
 pytest.importorskip("sklearn")

@@ -12,14 +12,14 @@ from puretransforms.functional.random import KeyedNoise
 from puretransforms.transforms.ebm import EBMPurify
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "ebm_curves.py"
+SCRIPT = ROOT / "experiments" / "ebm_curves.py"
 FOLDERS = sorted(path.parent for path in (ROOT / "weights").glob("ebm-*/model.safetensors"))
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     if not SCRIPT.exists():
-        pytest.skip("the scripts of benchmarks/ are not here")
+        pytest.skip("the scripts of experiments/ are not here")
     spec = importlib.util.spec_from_file_location("ebm_curves", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -132,6 +132,8 @@ def test_the_cache_is_what_a_second_process_reads(tmp_path: Path, monkeypatch: p
     one = replace(LEAST, seeds=(0,)).with_grid(["cuda"], ["gray"])
     first = run_bench(one, tmp_path / "a", cache=tmp_path / "cache", say=lambda text: None)
     assert len(list((tmp_path / "cache").iterdir())) == 4
-    monkeypatch.setattr("puretransforms.poisons.convolution.CUDA.perturb", lambda *_: pytest.fail("poisoned again"))
+    monkeypatch.setattr(
+        "puretransforms.poisons.availability.convolution.CUDA.perturb", lambda *_: pytest.fail("poisoned again")
+    )
     second = run_bench(one, tmp_path / "b", cache=tmp_path / "cache", say=lambda text: None)
     assert [result.test for result in first] == [result.test for result in second]

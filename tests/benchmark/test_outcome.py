@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from puretransforms.benchmark.digits import LabelledImages
 from puretransforms.benchmark.outcome import Outcome, Row, recovery, run_case, summarize
+from puretransforms.data.samples import LabelledImages
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.settings import ClassifierSetting

@@ -10,8 +10,8 @@ from puretransforms.benchmark import run
 from puretransforms.benchmark.attacks import ATTACKS
 from puretransforms.benchmark.cases import Case
 from puretransforms.benchmark.defences import DEFENCES, Defence
-from puretransforms.benchmark.digits import LabelledImages
 from puretransforms.benchmark.run import Bench
+from puretransforms.data.samples import LabelledImages
 from puretransforms.functional.augment import random_crop_flip
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.train.classifier import evaluate, predict

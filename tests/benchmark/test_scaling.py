@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "experiments"
 COSTS = {"list": 20.0, "read": 100.0, "purify": 50.0, "write": 200.0, "commit": 60.0, "conclude": 10.0}
 
 
@@ -52,4 +52,4 @@ def test_a_table_stands_between_its_comments(scaling):
 def test_the_pages_hold_what_the_result_files_give(scaling):
     for page, filled in scaling.tables().items():
         text = (BENCHMARKS.parent / "docs" / page).read_text()
-        assert scaling.written(text, filled) == text, f"run python benchmarks/scaling.py: {page} is out of date"
+        assert scaling.written(text, filled) == text, f"run python experiments/scaling.py: {page} is out of date"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from puretransforms.benchmark.digits import LabelledImages
 from puretransforms.benchmark.sources import fingerprint, load_data, part_of
+from puretransforms.data.samples import LabelledImages
 from puretransforms.errors import SourceError
 
 

@@ -11,13 +11,13 @@ import torch
 from puretransforms.benchmark.metrics import projected_gain
 from puretransforms.transforms.baselines import Grayscale, MedianBlur
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "tap_gain.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "tap_gain.py"
 
 
 @pytest.fixture
 def script() -> ModuleType:
     if not SCRIPT.exists():
-        pytest.skip("the scripts of benchmarks/ are not here")
+        pytest.skip("the scripts of experiments/ are not here")
     spec = importlib.util.spec_from_file_location("tap_gain", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,12 +1,7 @@
 """A small source tree, a purifier with keyed noise, and a way to compare whole folders."""
 
-import hashlib
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from puretransforms.functional.random import KeyedNoise, content_ids
 
@@ -32,17 +27,6 @@ def purifier():
 
 
 @pytest.fixture
-def picture():
-    """``picture(number, size=8, channels=3)``: a random image, the same for the same number."""
-
-    def make(number: int, size: int = 8, channels: int = 3) -> Image.Image:
-        pixels = np.random.default_rng(number).integers(0, 256, (size, size, channels), dtype=np.uint8)
-        return Image.fromarray(pixels if channels > 1 else pixels[..., 0])
-
-    return make
-
-
-@pytest.fixture
 def source(tmp_path, picture):
     """Three classes of colour and grey images of two sizes, JPEG and PNG, with a text file and an empty class."""
     root = tmp_path / "source"
@@ -54,16 +38,3 @@ def source(tmp_path, picture):
     (root / "cat/notes.txt").write_text("not an image")
     (root / "empty").mkdir()
     return root
-
-
-@pytest.fixture
-def snapshot():
-    """``snapshot(folder)``: sha256 of every file by relative path, and every folder."""
-
-    def take(folder: Path) -> dict[str, str]:
-        return {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-            for path in folder.rglob("*")
-        }
-
-    return take

@@ -17,7 +17,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from puretransforms.cleaning import steps
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.cleaning.verify import verify
 from puretransforms.data import remote
 from puretransforms.errors import (
@@ -300,7 +300,7 @@ def test_want_of_memory_is_an_error_and_no_damaged_image(source, tmp_path, purif
 
 LIMITED = """
 import resource, sys
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.transforms.coin import COINInterpolate
 resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[3]), int(sys.argv[3])))
 clean(sys.argv[1], sys.argv[2], COINInterpolate(), workers=1, unit_size=5, progress=False, report=False)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.errors import LabelError, ManifestMismatchError, NoImageError, SourceError
 from puretransforms.train.rate import FitSchedule
 from puretransforms.transforms.coin import COINInterpolate

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and 
 
 SCRIPT = """
 import os, random, signal, sys, time
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.transforms.coin import COINInterpolate
 
 class Slow(COINInterpolate):

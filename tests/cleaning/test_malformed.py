@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.errors import UntouchedImageWarning
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs links, pipes and file names of any bytes")

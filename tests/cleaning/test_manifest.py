@@ -8,7 +8,7 @@ import torch
 from puretransforms.cleaning.manifest import Layout, claim, describe, new_row, read_rows, to_line
 from puretransforms.cleaning.names import RUN, STATE
 from puretransforms.cleaning.purifier import weights_sha256
-from puretransforms.data.folder import Entry, Listing
+from puretransforms.data.sources.folder import Entry, Listing
 from puretransforms.errors import ManifestMismatchError
 
 LISTING = Listing("/somewhere", [Entry("a/1.png", "image", 10), Entry("b.txt", "other", 5)], ["a"])

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from puretransforms.cleaning.names import OURS, output_paths
-from puretransforms.data.folder import IMAGE_SUFFIXES, Entry, Listing
+from puretransforms.data.sources.folder import IMAGE_SUFFIXES, Entry, Listing
 
 
 def names(*paths, folders=()):

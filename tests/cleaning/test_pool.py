@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from puretransforms.cleaning import steps
+from puretransforms.cleaning.clean import clean
 from puretransforms.cleaning.pool import CodecPool, result
-from puretransforms.cleaning.run import clean
 from puretransforms.errors import PureTransformsError, WorkerDiedError
 from puretransforms.transforms.coin import COINInterpolate
 

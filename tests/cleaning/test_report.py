@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.cleaning.summary import Summary
 
 

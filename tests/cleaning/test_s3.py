@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.cleaning.verify import verify
 from puretransforms.transforms.coin import COINInterpolate
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 SCRIPT = """
 import json, sys, time
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.transforms.coin import COINInterpolate
 
 class Slow(COINInterpolate):

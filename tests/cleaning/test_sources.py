@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder, VisionDataset
 from torchvision.transforms import v2
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.errors import ManifestMismatchError, NoImageError, SourceError, UntouchedImageWarning
 
 CLASSES = ["ant", "bee", "cow"]

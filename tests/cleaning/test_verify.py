@@ -2,7 +2,7 @@
 
 import pytest
 
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.cleaning.verify import verify
 from puretransforms.errors import ManifestMismatchError
 

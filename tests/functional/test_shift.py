@@ -28,7 +28,18 @@ def test_no_shift_and_no_flip_is_the_identity_and_it_can_be_differentiated():
     assert torch.allclose(x.grad, torch.ones_like(x), atol=1e-4)
 
 
-@pytest.mark.parametrize("max_shift", [2.0, 8.0])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 32), (16, 96)])
+def test_by_default_it_shifts_up_to_an_eighth_of_the_side(height, width):
+    x = torch.zeros(400, 1, height, width)
+    x[:, :, height // 2 - 2 : height // 2 + 2, width // 2 - 2 : width // 2 + 2] = 1
+    out = random_shift_flip(x, torch.Generator().manual_seed(0))
+    for axis, side in ((2, height), (3, width)):
+        centre = (out.sum((1, 5 - axis)) * torch.arange(float(side))).sum(1) / 16 - (side - 1) / 2
+        assert 0.95 * side / 8 < centre.abs().max() <= side / 8 + 1e-3
+        assert (centre.std() - side / 8 / 3**0.5).abs() < 0.05 * side / 8  # uniform
+
+
+@pytest.mark.parametrize("max_shift", [2.0, 8.0, None])
 def test_the_same_generator_gives_the_same_views(max_shift):
     x = torch.rand(5, 3, 16, 16)
     a, b = (random_shift_flip(x, torch.Generator().manual_seed(3), max_shift) for _ in range(2))

@@ -383,6 +383,7 @@ def entry(hub, files, monkeypatch) -> PurifierWeights:
         revision=commit,
         sha256={name: sha256(files[name]) for name in ("config.json", "model.safetensors")},
         image_size=8,
+        sizes=(4, 16),
         training_data="random numbers",
         license="apache-2.0",
         paper="none",

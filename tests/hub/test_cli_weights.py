@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from puretransforms.cli import app
+from puretransforms.cli.main import app
 from puretransforms.hub.registry import list_weights
 
 TOKEN = "hf_loopback"
@@ -32,7 +32,7 @@ def test_list_and_show(entry):
 def test_download_writes_a_folder_that_loads_without_a_network(hub, entry, tmp_path, monkeypatch):
     result = run("download", "tiny", "--out", tmp_path / "copy")
     assert result.exit_code == 0 and entry.revision in result.stdout
-    assert {path.name for path in (tmp_path / "copy").iterdir()} == {CONFIG, WEIGHTS}
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {CONFIG, WEIGHTS, "README.md"}
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert run("verify", tmp_path / "copy").exit_code == 0
     result = run("download", "me/other")
@@ -83,3 +83,32 @@ def test_push_refuses_what_would_not_load_and_what_has_no_card(hub, files, tmp_p
     (folder / WEIGHTS).write_bytes(files[WEIGHTS][:-4])
     result = run("push", folder, "me/mine", "--token", TOKEN)
     assert result.exit_code == 1 and "damaged or exchanged" in result.stderr and "me/mine" not in hub.repos
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+@pytest.mark.parametrize("named", [True, False])
+def test_what_was_downloaded_can_be_pushed(hub, entry, files, tmp_path, named):
+    """From a name or a repo to a folder, and from there to another repo: config, weights and card stay the same."""
+    source = "tiny" if named else f"me/tiny@{entry.revision}"
+    assert run("download", source, "--out", tmp_path / "copy").exit_code == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == files
+    result = run("push", tmp_path / "copy", "me/again", "--token", TOKEN)
+    assert result.exit_code == 0, result.output
+    pushed = hub.repos["me/again"].commits[hub.repos["me/again"].refs["main"]]
+    assert {name: pushed[name] for name in files} == files
+    assert run("push", source, "me/straight", "--token", TOKEN).exit_code == 0
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_bundled_weights_are_downloaded_with_all_that_lies_beside_them(hub, tmp_path):
+    assert run("download", "ebm-small-32", "--out", tmp_path / "copy").exit_code == 0
+    names = {path.name for path in (tmp_path / "copy").iterdir()}
+    assert names == {CONFIG, WEIGHTS, "README.md", "recipe.py", "metrics.json"}
+    assert run("push", tmp_path / "copy", "me/ebm", "--token", TOKEN).exit_code == 0
+    assert hub.repos["me/ebm"].commits[hub.repos["me/ebm"].refs["main"]].keys() >= names
+
+
+def test_a_repo_without_card_gives_the_registered_one(hub, entry, files, tmp_path):
+    commit = hub.repo("me/bare", {name: files[name] for name in (CONFIG, WEIGHTS)})
+    assert run("download", f"me/bare@{commit}", "--out", tmp_path / "copy").exit_code == 0
+    assert "random numbers" in (tmp_path / "copy" / "README.md").read_text()

@@ -13,13 +13,13 @@ from safetensors.torch import load, save
 from puretransforms.errors import WeightsCorruptedError, WeightsMismatchError
 from puretransforms.hub.files import CONFIG, WEIGHTS, parse, sha256_of, write
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz_weights.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "fuzz_weights.py"
 
 
 @pytest.fixture
 def script(tmp_path, monkeypatch) -> ModuleType:
     if not SCRIPT.exists():
-        pytest.skip("the scripts of benchmarks/ are not here")
+        pytest.skip("the scripts of experiments/ are not here")
     spec = importlib.util.spec_from_file_location("fuzz_weights", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

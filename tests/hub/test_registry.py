@@ -10,13 +10,13 @@ import torch
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
-from puretransforms.cli import app
+from puretransforms.cli.main import app
 from puretransforms.errors import WeightsCorruptedError, WeightsUnavailableError
 from puretransforms.hub import registry
 from puretransforms.hub.card import card_of
 from puretransforms.hub.files import sha256_of
+from puretransforms.hub.load import load
 from puretransforms.hub.registry import PurifierWeights, get_weights, list_weights
-from puretransforms.hub.resolve import load
 from puretransforms.transforms.base import PureTransform
 
 ROOT = Path(__file__).parents[2]

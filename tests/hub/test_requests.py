@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, snapshot_download
 
-from puretransforms.hub.resolve import load
+from puretransforms.hub.load import load
 from puretransforms.transforms.ebm import EBMPurify
 
 TOKEN = "hf_loopback"

@@ -14,9 +14,9 @@ import torch
 from huggingface_hub import HfApi, constants, errors, file_download, hf_hub_download, utils
 from safetensors import SafetensorError, safe_open
 
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.errors import WeightsCorruptedError, WeightsUnavailableError
-from puretransforms.hub.resolve import load
+from puretransforms.hub.load import load
 from puretransforms.transforms.ebm import EBMPurify
 
 TOKEN = "hf_loopback"

@@ -5,8 +5,8 @@ import torch
 from torchvision.transforms import v2
 
 from puretransforms.errors import LabelError, NoImageError, RangeError
+from puretransforms.poisons.availability.noise import ClasswiseNoise, SamplewiseNoise
 from puretransforms.poisons.base import Poison
-from puretransforms.poisons.noise import ClasswiseNoise, SamplewiseNoise
 
 
 class Brighten(Poison):

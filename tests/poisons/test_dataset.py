@@ -1,18 +1,29 @@
 import json
+import re
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from puretransforms.poisons.backdoor.base.narcissus import Narcissus
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
-from puretransforms.errors import LabelError, ManifestMismatchError, NoImageError, SourceError
+from puretransforms.errors import HardwareError, LabelError, ManifestMismatchError, NoImageError, SourceError
+from puretransforms.poisons.availability.convolution import CUDA
+from puretransforms.poisons.availability.noise import ClasswiseNoise
+from puretransforms.poisons.availability.rem import REM
+from puretransforms.poisons.availability.tap import TAP
+from puretransforms.poisons.backdoor.badnets import BadNets
+from puretransforms.poisons.backdoor.blend import Blend
+from puretransforms.poisons.backdoor.bpp import BPP
+from puretransforms.poisons.backdoor.sig import SIG
+from puretransforms.poisons.backdoor.wanet import WaNet
 from puretransforms.poisons.base import Poison
-from puretransforms.poisons.convolution import CUDA
 from puretransforms.poisons.dataset import PoisonedDataset
-from puretransforms.poisons.noise import ClasswiseNoise
+from puretransforms.poisons.progress import CraftRecord
 from puretransforms.poisons.record import load_poison_record
+from puretransforms.poisons.stored import StoredPoison
 
 CLASSES = ["ant", "bee", "cow"]
 
@@ -123,8 +134,85 @@ def test_a_rate_that_the_eligible_samples_do_not_allow_is_refused_with_the_large
     with pytest.raises(ValueError, match=r"at most 0\.5 for Flip .*8 of 12 samples are eligible"):
         PoisonedDataset(Pictures(), Flip(num_classes=3), rate=0.75)
     PoisonedDataset(Pictures(), Flip(num_classes=3), rate=0.5)
-    with pytest.raises(ValueError, match="rate from 0 to 1"):
+    with pytest.raises(ValueError, match="rate as a number from 0 to 1"):
         PoisonedDataset(Pictures(), CUDA(), rate=10.0)
+
+
+def test_without_a_rate_it_is_the_poisons_own():
+    rates = {cls: PoisonedDataset(Pictures(60), cls()).rate for cls in (CUDA, SIG, BadNets, Blend, BPP, WaNet)}
+    assert rates == {CUDA: 1.0, SIG: 0.05, BadNets: 0.1, Blend: 0.1, BPP: 0.1, WaNet: 0.1}
+    assert (Narcissus.default_rate, TAP.default_rate, REM.default_rate) == (0.01, 1.0, 1.0)
+    assert PoisonedDataset(Pictures(60), SIG()).mask.sum() == 3
+    assert PoisonedDataset(Pictures(6), SIG()).mask.sum() == 1  # of a rate above 0, at least one
+    assert PoisonedDataset(Pictures(6), SIG(), rate=0.0).mask.sum() == 0
+
+
+class Whole(Poison):
+    """Fitted on everything at once; remembers what it was given."""
+
+    needs_fit, fits_in_parts, fits = True, False, ()
+
+    def fit(self, images, labels, *, on_progress=None):
+        self.fits = (*self.fits, (images.dtype, images.device, labels.device))
+        for done in range(3):
+            if on_progress is not None:
+                on_progress(CraftRecord("perturbation", done, 2))
+        return self
+
+    @property
+    def fitted(self):
+        return bool(self.fits)
+
+    def eligible(self, labels):
+        return labels == 0
+
+
+@pytest.mark.parametrize(("device", "expected"), [(None, "cpu"), ("cpu", "cpu"), ("meta", "meta")])
+def test_it_is_fitted_where_it_is_told_or_else_where_the_images_are(device, expected):
+    (fit,) = PoisonedDataset(Pictures(), Whole(), rate=0.1, device=device).poison.fits
+    assert fit == (torch.uint8, torch.device(expected), torch.device(expected))
+
+
+def test_images_that_live_elsewhere_are_fitted_there():
+    x, y = torch.zeros(9, 3, 8, 8, dtype=torch.uint8, device="meta"), torch.arange(9) % 3
+    inner = _Elsewhere(x, y)
+    (fit,) = PoisonedDataset(inner, Whole(), rate=0.1).poison.fits
+    assert fit == (torch.uint8, torch.device("meta"), torch.device("meta"))
+
+
+class _Elsewhere(TensorDataset):
+    @property
+    def targets(self):
+        return self.tensors[1]
+
+
+def test_rem_is_fitted_beside_a_gpu_and_refused_on_a_cpu(monkeypatch):
+    given = []
+    monkeypatch.setattr(StoredPoison, "fit", lambda self, images, *more, **named: given.append(images.device) or self)
+    PoisonedDataset(Pictures(), REM(), device="meta")
+    assert given == [torch.device("meta")]
+    with pytest.raises(HardwareError, match="device='cuda'"):
+        PoisonedDataset(Pictures(), REM())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_to_be_missing():
+    with pytest.raises(HardwareError, match="GPU that torch can use for device='cuda:0', got none"):
+        PoisonedDataset(Pictures(), Whole(), rate=0.1, device="cuda:0")
+
+
+def test_a_rate_is_refused_before_the_fit():
+    poison = Whole()
+    poison.fit = pytest.fail
+    with pytest.raises(ValueError, match=r"at most 0\.333333"):
+        PoisonedDataset(Pictures(), poison, rate=0.5)
+
+
+def test_a_bar_is_shown_where_it_is_asked_for(capsys):
+    PoisonedDataset(Pictures(), Whole(), rate=0.1)
+    assert capsys.readouterr() == ("", "")
+    PoisonedDataset(Pictures(), Whole(), rate=0.1, progress=True)
+    assert re.search(r"perturbation: 100%.*2/2 \[\d\d:\d\d<\d\d:\d\d, .*step", capsys.readouterr().err)
 
 
 def test_a_poison_that_needs_the_data_is_fitted_on_a_copy():

@@ -17,7 +17,7 @@ class Planted(StoredPoison):
     def __init__(self, *, epsilon=8 / 255, num_classes=3, seed=0, quantize="round"):
         super().__init__(epsilon=epsilon, num_classes=num_classes, seed=seed, quantize=quantize)
 
-    def craft(self, images, labels, surrogate):
+    def craft(self, images, labels, surrogate, progress):
         delta = torch.zeros(images.shape)
         delta[:, 0, 0, 0] = torch.arange(len(images)) / 255
         delta[:, 0, 0, 1] = 0.4 / 255
@@ -27,8 +27,8 @@ class Planted(StoredPoison):
 class PlantedClasswise(Planted):
     classwise = True
 
-    def craft(self, images, labels, surrogate):
-        return super().craft(images, labels, surrogate)[: self.num_classes]
+    def craft(self, images, labels, surrogate, progress):
+        return super().craft(images, labels, surrogate, progress)[: self.num_classes]
 
 
 @pytest.fixture

@@ -4,8 +4,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from torch.utils.data import ConcatDataset, Subset
 from torchvision.transforms.v2 import functional as F
 
+from puretransforms.data.codec import decode
+from puretransforms.data.sources.map_style import ImageDataset
 from puretransforms.errors import LabelError, NoImageError, SourceError
 from puretransforms.scanning.source import open_stream
 
@@ -78,3 +81,39 @@ def test_grey_pil_and_float_images_come_as_three_channels(pictures):
 def test_what_cannot_be_scanned_says_why(source, error, fix):
     with pytest.raises(error, match=fix):
         list(open_stream(source, None, 0, 1).items)
+
+
+class Stored(torch.utils.data.Dataset):
+    """Two grey levels for two classes; its own transform paints everything white."""
+
+    def __init__(self):
+        self.transform = lambda image: torch.full((3, 8, 8), 255, dtype=torch.uint8)
+        self.target_transform = lambda target: 1 - target
+        self.targets = [0, 1, 0, 1]
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        image, target = torch.full((3, 8, 8), 10 + 40 * self.targets[i], dtype=torch.uint8), self.targets[i]
+        image = image if self.transform is None else self.transform(image)
+        return image, target if self.target_transform is None else self.target_transform(target)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: x,
+        lambda x: Subset(x, range(4)),
+        lambda x: ConcatDataset([Subset(x, [0, 1]), Subset(x, [2, 3])]),
+    ],
+    ids=["whole", "subset", "parts"],
+)
+def test_scan_and_clean_see_the_stored_images_without_the_datasets_own_transforms(wrap):
+    dataset = wrap(Stored())
+    scanned = {int(item.name): (item.label, int(item.pixels.max())) for item in open_stream(dataset, None, 0, 1).items}
+    assert scanned == {0: (0, 10), 1: (1, 50), 2: (0, 10), 3: (1, 50)}
+    source = ImageDataset(dataset)
+    cleaned = [decode(source.read(entry)).pixels[0] for entry in source.entries]
+    assert cleaned == [10, 50, 10, 50] and source.targets == [0, 1, 0, 1]
+    assert dataset[0][0].max() == 255  # the user's own is left as it was

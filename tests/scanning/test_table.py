@@ -15,7 +15,7 @@ RESULTS = ROOT / "docs" / "results"
 
 @pytest.fixture(scope="module")
 def table():
-    spec = importlib.util.spec_from_file_location("scan_table", ROOT / "benchmarks" / "scan_table.py")
+    spec = importlib.util.spec_from_file_location("scan_table", ROOT / "experiments" / "scan_table.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from puretransforms.benchmark.digits import LabelledImages
+from puretransforms.data.samples import LabelledImages
 from puretransforms.functional.detect.ranking import higher_than_rest
 from puretransforms.scanning.detectors.energy import energy
 from puretransforms.scanning.detectors.predictable import PREDICTED, WHOLE, class_pattern
-from puretransforms.scanning.run import scan
 from puretransforms.scanning.sample import gather
+from puretransforms.scanning.scan import scan
 from puretransforms.scanning.source import open_stream
 from puretransforms.transforms.vae import VAEPurify
 

@@ -252,11 +252,11 @@ def test_odd_sizes_and_pil():
     [
         ({"arch": "huge"}, "arch"),
         ({"precision": "fp8"}, "precision"),
-        ({"steps": -1}, "steps of at least 0"),
-        ({"repeats": 0}, "repeats of at least 1"),
-        ({"nf": 0}, "nf of at least 1"),
-        ({"step_size": 0.0}, "step_size > 0"),
-        ({"temperature": float("inf")}, "finite temperature"),
+        ({"steps": -1}, "steps as a whole number of at least 0"),
+        ({"repeats": 0}, "repeats as a whole number of at least 1"),
+        ({"nf": 0}, "nf as a whole number of at least 1"),
+        ({"step_size": 0.0}, "step_size as a finite number above 0"),
+        ({"temperature": float("inf")}, "temperature as a finite number"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from puretransforms.cleaning.run import clean
+from puretransforms.cleaning.clean import clean
 from puretransforms.transforms.ebm import EBMPurify
 
 SHIPPED = Path(__file__).parents[2] / "weights" / "ebm-small-32"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from puretransforms.errors import LabelError, NoImageError, NotFittedError
-from puretransforms.poisons.noise import ClasswiseNoise
+from puretransforms.poisons.availability.noise import ClasswiseNoise
 from puretransforms.transforms.projection import OrthogonalProjection
 
 
@@ -73,5 +73,5 @@ def test_refusals() -> None:
     project, _, _ = fitted()
     with pytest.raises(NoImageError, match="images of 192 values"):
         project(torch.rand(2, 3, 9, 9))
-    with pytest.raises(ValueError, match="lr > 0"):
+    with pytest.raises(ValueError, match="lr as a finite number above 0"):
         OrthogonalProjection(lr=0.0)

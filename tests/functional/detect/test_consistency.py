@@ -6,7 +6,7 @@ import torch
 from puretransforms.functional.coin import draw_offsets, interpolate
 from puretransforms.functional.detect.consistency import inter_class_consistency, intra_class_inconsistency
 from puretransforms.functional.random import KeyedNoise
-from puretransforms.poisons.convolution import CUDA, correlate
+from puretransforms.poisons.availability.convolution import CUDA, correlate
 
 
 def line_operators(taps, alpha, draws, d=64, seed=0):

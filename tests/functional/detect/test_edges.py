@@ -7,7 +7,7 @@ from torch.nn.functional import pad
 
 from puretransforms.functional.detect.edges import darkened_excess, edge_sums, ring_log_ratios
 from puretransforms.functional.detect.svm import fit_linear_svm
-from puretransforms.poisons.convolution import CUDA, correlate
+from puretransforms.poisons.availability.convolution import CUDA, correlate
 
 
 def test_sums_by_hand():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from puretransforms.data.images import round_to_uint8
 from puretransforms.functional.detect.levels import level_occupancy
 from puretransforms.functional.detect.patches import repeated_patch
-from puretransforms.images import round_to_uint8
 
 
 @pytest.fixture

@@ -1,0 +1,119 @@
+"""``AutoPurify``: scan a dataset, then purify it as the verdict advises."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from torch import nn
+
+from .errors import NotFittedError
+from .functional.random import KeyedNoise
+from .functional.shapes import Float, Tensor
+from .registry import find, register
+from .scanning.scan import ScanResult, scan
+from .transforms.base import PureTransform
+from .transforms.coin import COINInterpolate
+
+
+@register("auto")
+class AutoPurify(PureTransform):
+    """Scan the dataset and purify it as the verdict advises: ``AutoPurify().fit(dataset)``.
+
+    COIN for convolution-based poison, JPEG for bounded noise and triggers, nothing at all where the scan raised no
+    alarm (a purifier costs accuracy). ``clean(source, out, "auto")`` does both. A fitted one may as well stand in a
+    training pipeline, after crop and flip: where :attr:`online` is true that protects better than stored images,
+    provided ``seed=None``, which draws anew at every access.
+
+    Args:
+        chain: ``[{"name": "coin", "alpha": 2.0}, ...]``, applied in this order, by registered names; ``[]`` leaves
+            images as they are; ``None`` waits for :meth:`fit`.
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
+
+    Attributes:
+        result: what the scan found, after :meth:`fit`; not kept in copies.
+
+    >>> import torch
+    >>> AutoPurify([{"name": "jpeg", "quality": 10}])(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    channels = None
+
+    def __init__(
+        self,
+        chain: list[dict[str, Any]] | None = None,
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
+        self.result: ScanResult | None = None
+        self._set(chain)
+
+    def _set(self, chain: list[dict[str, Any]] | None) -> None:
+        steps = []
+        for entry in chain or []:
+            settings = {key: value for key, value in entry.items() if key != "name"}
+            steps.append(find(str(entry.get("name")), "purifier")(**settings))
+        self.chain = chain
+        self.steps = nn.ModuleList(steps)
+        self.randomized = any(step.randomized for step in steps)
+
+    @property
+    def online(self) -> bool:
+        """Does the chain protect better when it is applied anew at every access? COIN does."""
+        return any(isinstance(step, COINInterpolate) for step in self.steps)
+
+    @property
+    def fitted(self) -> bool:
+        """Has a chain been chosen?"""
+        return self.chain is not None
+
+    def fit(
+        self,
+        dataset: Any,
+        *,
+        sample: int | None = 5000,
+        workers: int | None = None,
+        progress: bool = False,
+        seed: int | None = None,
+        device: str | None = None,
+        checkpoint: str | Path | None = None,
+        on_record: Callable[[Any], object] | None = None,
+    ) -> Self:
+        """Scan ``dataset`` and choose the chain.
+
+        Energies, which change no advice, are left out of the scan.
+
+        Args:
+            dataset: what :func:`puretransforms.scanning.scan.scan` takes.
+            sample, workers, progress: of the scan.
+            seed: of the draw; ``None`` for 0.
+            device, checkpoint, on_record: not used: the scan takes seconds.
+        """
+        self.result = scan(dataset, sample=sample, seed=seed or 0, workers=workers, progress=progress, ebm=None)
+        self._set(self.result.verdict.advice.chain)
+        return self
+
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        if self.chain is None:
+            raise NotFittedError(
+                "expected AutoPurify to have scanned the data first: call fit(dataset), or pass chain=[...]."
+            )
+        for number, step in enumerate(self.steps):
+            x = step._purify_channels(x, noise.derived(number))
+        return x
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(chain={self.chain}, seed={self.seed})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "result": None}  # worker processes need the chain alone

@@ -1,0 +1,121 @@
+"""Class-wise convolution: CUDA (Sadasivan, Soltanolkotabi & Feizi, CVPR 2023, arXiv 2303.04278), and VUDA and HUDA.
+
+For class ``y`` one kernel ``K_y``, the same for every channel, and no perturbation budget:
+``x' = (x * K_y) / max(x * K_y)``, where the maximum runs over the pixels and channels of that image.
+"""
+
+import numpy as np
+import torch
+from torch.nn.functional import pad
+
+from ...functional.checks import number, whole
+from ...functional.random import KeyedNoise
+from ...functional.shapes import Float, Int, Tensor
+from ..base import Poison
+
+
+class CUDA(Poison):
+    """Convolution-based Unlearnable DAtaset: blur every image with the random filter of its class.
+
+    Kernel entries are ``U(0, p_b)`` and one random tap is 1; cross-correlation with zero padding, so the outermost
+    ``kernel_size // 2`` pixels darken. About 19 dB on CIFAR-10: visible, outside every norm ball. An all-black image
+    stays black. With the default arguments the kernels are those of the published data set, number for number.
+
+    Args:
+        kernel_size: odd side in pixels; 3 at 32 pixels, 9 at 224.
+        p_b: upper end of the blur taps; 0.3 at 32 pixels, 0.06 at 224.
+        num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`; the authors truncate.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int = 3,
+        p_b: float = 0.3,
+        num_classes: int = 10,
+        seed: int = 0,
+        quantize: str | None = "trunc",
+    ) -> None:
+        super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
+        self.kernel_size = whole("kernel_size", kernel_size, least=1, odd=True)
+        self.p_b = number("p_b", p_b, least=0, most=1)
+
+    def kernels(self) -> Float[Tensor, "k kh kw"]:
+        """The kernels of all classes, ``[num_classes, kernel_size, kernel_size]`` float64."""
+        stream = np.random.RandomState(self.seed)
+        k = self.kernel_size
+        out = torch.empty(self.num_classes, k, k, dtype=torch.float64)
+        for kernel in out:
+            kernel.copy_(
+                torch.from_numpy(stream.uniform(0, self.p_b, (3, 1, k, k))[0, 0])
+            )  # two of three are discarded
+            row, column = stream.randint(k), stream.randint(k)
+            kernel[row, column] = 1
+        return out
+
+    def _kernel_table(self, *image_shape: int) -> Tensor:
+        return self.kernels()
+
+    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+        z = correlate(x, self._table(self._kernel_table, x)[labels])
+        brightest = z.flatten(1).amax(1)[:, None, None, None]
+        return z / torch.where(brightest > 0, brightest, 1)
+
+
+class _LineBlur(CUDA):
+    def _line(self) -> Float[Tensor, "k n"]:
+        stream = np.random.RandomState(self.seed)
+        out = torch.empty(self.num_classes, self.kernel_size, dtype=torch.float64)
+        for line in out:
+            line.copy_(torch.from_numpy(stream.uniform(0, self.p_b, self.kernel_size)))
+            line[stream.randint(self.kernel_size)] = 1
+        return out
+
+
+class VUDA(_LineBlur):
+    """CUDA with a vertical line filter ``[kernel_size, 1]``: each class blurs along the columns in its own way.
+
+    Named in Li et al. (AAAI 2025, arXiv 2311.18403), whose generator is not published: this definition is reconstructed
+    from the description (taps ``U(0, p_b)``, one random tap 1, zero padding, division by the image maximum).
+    Arguments as :class:`CUDA`.
+    """
+
+    def kernels(self) -> Float[Tensor, "k kh kw"]:
+        """The kernels of all classes, ``[num_classes, kernel_size, 1]`` float64."""
+        return self._line()[:, :, None]
+
+
+class HUDA(_LineBlur):
+    """CUDA with a horizontal line filter ``[1, kernel_size]``: each class blurs along the rows in its own way.
+
+    Named in Li et al. (AAAI 2025, arXiv 2311.18403), whose generator is not published: this definition is reconstructed
+    from the description (taps ``U(0, p_b)``, one random tap 1, zero padding, division by the image maximum).
+    Arguments as :class:`CUDA`.
+    """
+
+    def kernels(self) -> Float[Tensor, "k kh kw"]:
+        """The kernels of all classes, ``[num_classes, 1, kernel_size]`` float64."""
+        return self._line()[:, None, :]
+
+
+def correlate(x: Float[Tensor, "b c h w"], kernels: Float[Tensor, "b kh kw"]) -> Float[Tensor, "b c h w"]:
+    """Cross-correlate each image with its own odd-sided kernel, all channels alike, zero padding, same size.
+
+    Taps are added in one fixed order with separate products and sums, so a pixel's value depends on its neighbourhood
+    alone, to the last bit: a convolution library may choose another algorithm for another batch size, and truncation to
+    8 bits turns the last bit into a level.
+    """
+    batch, channels, height, width = x.shape
+    kh, kw = kernels.shape[1:]
+    padded = pad(x, (kw // 2, kw // 2, kh // 2, kh // 2))
+    stride = padded.shape[-1]
+    flat = padded.reshape(batch, -1)  # a tap is a shift of the flattened image: long contiguous rows
+    length = flat.shape[1] - (kh - 1) * stride - (kw - 1)
+    total = torch.zeros_like(flat)
+    product = torch.empty_like(flat[:, :length])
+    for u in range(kh):
+        for v in range(kw):
+            first = u * stride + v
+            torch.mul(flat[:, first : first + length], kernels[:, u, v, None], out=product)
+            total[:, :length].add_(product)
+    return total.view(batch, channels, height + kh - 1, stride)[..., :height, :width]

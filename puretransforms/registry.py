@@ -1,0 +1,183 @@
+"""Names for purifiers and poisons: one table, which the shell, the benchmark, ``auto`` and the docs all read.
+
+A class registers itself with ``@register("jpeg")``. Other packages add theirs by an entry point in the group
+``puretransforms.purifiers`` or ``puretransforms.poisons``.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, TypeVar
+
+from .errors import RegistryError
+
+Role = Literal["purifier", "poison"]
+T = TypeVar("T", bound=type)
+
+_CLASSES: dict[Role, dict[str, type]] = {"purifier": {}, "poison": {}}
+_OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
+
+
+def register(name: str) -> Callable[[T], T]:
+    """Class decorator: make a purifier or a poison known as ``name``.
+
+    The base of the class says which of the two it is, by its class attribute ``role``.
+
+    Raises:
+        RegistryError: the name is taken, or the class is neither a purifier nor a poison.
+    """
+
+    def keep(cls: T) -> T:
+        role = getattr(cls, "role", None)
+        if role not in _CLASSES:
+            raise RegistryError(f"expected a purifier or a poison to register as {name!r}, got {cls.__name__}.")
+        if _CLASSES[role].setdefault(name, cls) is not cls:
+            raise RegistryError(
+                f"expected a new name for {cls.__name__}, got {name!r}, which is taken: choose another."
+            )
+        return cls
+
+    return keep
+
+
+def list_purifiers() -> list[str]:
+    """Names of all purifiers, sorted, with those that other packages add."""
+    return sorted(_table("purifier"))
+
+
+def list_poisons() -> list[str]:
+    """Names of all poisons, sorted, with those that other packages add."""
+    return sorted(_table("poison"))
+
+
+def find(name: str, role: Role | None = None) -> type:
+    """The class of a registered name, or of ``module:Class``.
+
+    Args:
+        name: such as ``"jpeg"`` or ``"mypackage.purifiers:Mine"``.
+        role: look among ``"purifier"`` or ``"poison"`` alone; ``None`` looks among purifiers first.
+
+    Raises:
+        RegistryError: nothing of that name, or the module or class cannot be imported.
+    """
+    if ":" in name:
+        return _imported(name, role)
+    roles: tuple[Role, ...] = ("purifier", "poison") if role is None else (role,)
+    for one in roles:
+        found = _table(one).get(name)
+        if found is not None:
+            return _loaded(found) if isinstance(found, EntryPoint) else found
+    known = sorted(known for one in roles for known in _table(one))
+    near = get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise RegistryError(
+        f"expected a {role or 'purifier or poison'} among {', '.join(known)}, or module:Class, got {name!r}.{hint}"
+    )
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """``"jpeg:quality=10"`` to ``("jpeg", {"quality": 10})``: values are JSON, or else text.
+
+    Raises:
+        RegistryError: no name, or an option that is not ``option=value``.
+    """
+    name, *options = _OPTION.split(spec)
+    given: dict[str, Any] = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        try:
+            given[key] = json.loads(value)
+        except ValueError:
+            given[key] = value
+    module, colon, last = name.rpartition(":")
+    if not name or (colon and not (module and last.isidentifier())):
+        raise RegistryError(f"expected name:option=value or module:Class:option=value, got {spec!r}.")
+    return name, given
+
+
+def create(spec: str, role: Role | None = None, **options: Any) -> Any:
+    """Make a purifier or a poison from text.
+
+    Args:
+        spec: ``"jpeg"``, ``"jpeg:quality=10"``, ``"mypackage.purifiers:Mine:strength=2"``; values are JSON or text.
+        role: ``"purifier"`` or ``"poison"``, where only one of the two is wanted.
+        **options: further arguments; those of ``spec`` win.
+
+    Raises:
+        RegistryError: no such name, or arguments that the class does not take.
+
+    >>> create("jpeg:quality=10").quality
+    10
+    """
+    name, given = parse(spec)
+    cls = find(name, role)
+    try:
+        return cls(**{**options, **given})
+    except (TypeError, ValueError) as error:
+        takes = ", ".join(inspect.signature(cls).parameters)
+        raise RegistryError(f"{spec!r} makes no {cls.__name__}: {error} ({name} takes {takes})") from error
+
+
+def name_of(cls: type) -> str | None:
+    """The registered name of a class; ``None`` where it has none."""
+    for table in _CLASSES.values():
+        for name, known in table.items():
+            if known is cls:
+                return name
+    return None
+
+
+def summary(name: str, role: Role | None = None) -> str:
+    """What a purifier or poison does, in one line: the first of its docstring."""
+    return (inspect.getdoc(find(name, role)) or "").partition("\n")[0]
+
+
+def refuse_unknown(cls: type, given: Mapping[str, Any]) -> None:
+    """Raise ``TypeError`` for an argument that ``cls`` does not take, with the nearest that it does.
+
+    Python's own message names the class whose ``__init__`` was found, and suggests nothing.
+    """
+    parameters = inspect.signature(cls.__init__).parameters
+    if any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = list(parameters)[1:]
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}."
+            raise TypeError(f"{cls.__name__} takes no argument {name!r}: {hint}")
+
+
+def _table(role: Role) -> dict[str, type | EntryPoint]:
+    return {**_entry_points(role), **_CLASSES[role]}
+
+
+@lru_cache
+def _entry_points(role: Role) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"puretransforms.{role}s")}
+
+
+def _loaded(point: EntryPoint) -> type:
+    try:
+        return point.load()
+    except Exception as error:
+        raise RegistryError(
+            f"expected {point.name!r} at {point.value}, as an installed package says, got {type(error).__name__}: "
+            f"{error}: mend or uninstall that package."
+        ) from error
+
+
+def _imported(name: str, role: Role | None) -> type:
+    module, _, attribute = name.rpartition(":")
+    try:
+        cls = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RegistryError(f"expected an importable module:Class, got {name!r}: {error}.") from error
+    if not isinstance(cls, type) or (role is not None and getattr(cls, "role", role) != role):
+        raise RegistryError(f"expected the class of a {role or 'purifier or poison'} at {name!r}, got {cls!r}.")
+    return cls

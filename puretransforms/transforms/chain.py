@@ -1,0 +1,103 @@
+"""Purifiers one after another, as one purifier."""
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from torch import nn
+
+from ..errors import NotFittedError
+from ..functional.random import KeyedNoise
+from ..functional.shapes import Float, Tensor
+from ..registry import create, name_of, register
+from .base import PureTransform
+
+
+@register("chain")
+class PurifierChain(PureTransform):
+    """Apply several purifiers in order; each image draws anew in each of them.
+
+    Args:
+        steps: purifiers, or text that :func:`puretransforms.create` takes, such as ``["coin", "jpeg:quality=30"]``. Of
+            a purifier that is given, only what it computes counts: seed, device and choice of images are the chain's.
+        seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
+
+    Raises:
+        RegistryError: text that names no purifier.
+        TypeError: a step that is no purifier of this library.
+
+    >>> import torch
+    >>> PurifierChain(["jpeg:quality=30", "grayscale"])(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    channels = None
+
+    def __init__(
+        self,
+        steps: Sequence[str | PureTransform] = (),
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        images: Literal["first", "all"] = "first",
+        chunk_size: int | Literal["auto"] = "auto",
+        differentiable: bool = False,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(
+            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
+        )
+        given = [steps] if isinstance(steps, str | PureTransform) else list(steps)
+        for step in given:
+            if not isinstance(step, str | PureTransform):
+                raise TypeError(
+                    f"expected purifiers of this library in a chain, got {type(step).__name__}: put other callables "
+                    "into v2.Compose."
+                )
+        self.steps = [step if isinstance(step, str) else _spec(step) for step in given]
+        self.purifiers = nn.ModuleList(create(step, "purifier") if isinstance(step, str) else step for step in given)
+        self.randomized = any(one.randomized for one in self.purifiers)
+        self.reads_labels = any(one.reads_labels for one in self.purifiers)
+
+    @property
+    def fitted(self) -> bool:
+        """Are all steps ready?"""
+        return all(one.fitted for one in self.purifiers)
+
+    def fit(
+        self,
+        dataset: Any,
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        checkpoint: str | Path | None = None,
+        on_record: Callable[[Any], object] | None = None,
+    ) -> Self:
+        """Fit every step that is not fitted, each to ``dataset`` as it is; arguments as of their own ``fit``."""
+        for number, one in enumerate(self.purifiers):
+            if not one.fitted:
+                file = None if checkpoint is None else Path(f"{checkpoint}.{number}")
+                one.fit(dataset, seed=seed, device=device, checkpoint=file, on_record=on_record)
+        self.reads_labels = any(one.reads_labels for one in self.purifiers)
+        return self
+
+    def purify(
+        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        for number, one in enumerate(self.purifiers):
+            if not one.fitted:
+                raise NotFittedError(f"expected {type(one).__name__} to be fitted: call fit(dataset) first.")
+            x = one._purify_channels(x, noise.derived(number), labels if one.reads_labels else None)
+        return x
+
+
+def _spec(purifier: PureTransform) -> str:
+    """Text that makes a purifier of the same arguments; its tensors are saved with the chain."""
+    kind = type(purifier)
+    given = {name: value for name, value in purifier._config().items() if value is not None}
+    if "weights" in inspect.signature(kind).parameters:
+        given = {"weights": None, **given}
+    name = name_of(kind) or f"{kind.__module__}:{kind.__qualname__}"
+    return ":".join([name, *(f"{key}={json.dumps(value)}" for key, value in given.items())])

@@ -1,0 +1,61 @@
+"""Scan, then purify as advised."""
+
+import copy
+import json
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from puretransforms.auto import AutoPurify
+from puretransforms.cleaning.clean import clean
+from puretransforms.errors import NotFittedError
+from puretransforms.poisons import CUDA
+from puretransforms.poisons.dataset import PoisonedDataset
+from puretransforms.transforms.coin import COINInterpolate
+
+
+@pytest.fixture(scope="module")
+def convolved(pictures):
+    return PoisonedDataset(pictures, CUDA(num_classes=4, seed=0), seed=0)
+
+
+def test_it_becomes_what_the_scan_advises(pictures, convolved):
+    auto = AutoPurify(seed=1).fit(convolved, progress=False)
+    assert auto.chain == [{"name": "coin", "alpha": 2.0}] and auto.result.verdict.kind == "convolution-based"
+    x = convolved[0][0]
+    assert torch.equal(auto(x), COINInterpolate(2.0, seed=1)(x))
+    twin = copy.deepcopy(auto)
+    assert twin.result is None and torch.equal(twin(x), auto(x)) and "alpha" in repr(twin)
+    left = AutoPurify().fit(pictures, progress=False)
+    assert left.chain == [] and torch.equal(left(x), x)
+    assert auto.online and not left.online
+
+
+def test_before_the_scan_it_refuses(pictures):
+    with pytest.raises(NotFittedError, match="fit"):
+        AutoPurify()(pictures.images[0])
+    with pytest.raises(ValueError, match="coin"):
+        AutoPurify([{"name": "bleach"}])
+
+
+def test_a_chain_is_applied_in_order(pictures):
+    x = pictures.images[:4]
+    auto = AutoPurify([{"name": "gray"}, {"name": "coin", "alpha": 1.0}], seed=0)(x)
+    assert torch.equal(auto[:, 0], auto[:, 1]) and not torch.equal(auto, x)
+
+
+def test_clean_auto(convolved, tmp_path):
+    folder = tmp_path / "convolved"
+    for i in range(240):
+        image, label = convolved[i]
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        F.to_pil_image(image).save(folder / str(label) / f"{i}.png")
+    result = clean(folder, tmp_path / "out", "auto", workers=1, progress=False, report=False)
+    assert result.counts == {"purified": 240}
+    assert (
+        "AutoPurify(chain=[{'name': 'coin', 'alpha': 2.0}]"
+        in json.loads((tmp_path / "out/run.json").read_text())["purifier"]["repr"]
+    )
+    with pytest.raises(ValueError, match="'auto'"):
+        clean(folder, tmp_path / "other", "magic")
