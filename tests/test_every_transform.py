@@ -30,9 +30,10 @@ CASES = {
     "GaussianBlur": {},
     "MedianBlur": {},
     "EBMPurify": {"weights": None, "nf": 4, "steps": 2},
+    "UNetPurify": {"weights": None, "grain": 4.0},  # untrained, the network itself leaves images as they are
     "VAEPurify": {"weights": None, "width": 4, "latent": 8},
 }
-RANDOM = {"AutoPurify", "COINInterpolate", "EBMPurify"}
+RANDOM = {"AutoPurify", "COINInterpolate", "EBMPurify", "UNetPurify"}
 NO_GRAPH = {  # autograd inside; an image codec; kornia's checks in Python; a folded copy of the net, kept
     "EBMPurify",
     "JPEGCompress",

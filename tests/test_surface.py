@@ -21,6 +21,7 @@ SURFACE = {
     "PoisonedDataset",
     "PureTransform",
     "ScanResult",
+    "UNetPurify",
     "VAEPurify",
     "clean",
     "get_weights",

@@ -34,13 +34,15 @@ class Draws:
     def __init__(self, noise: KeyedNoise, first: int = 0) -> None:
         self.noise, self.step = noise, first
 
-    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "b ..."]:
+    def _next(self) -> int:
         self.step += 1
-        return self.noise.uniform(self.step - 1, *shape).mul_(high - low).add_(low)
+        return self.step - 1
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "b ..."]:
+        return self.noise.uniform(self._next(), *shape).mul_(high - low).add_(low)
 
     def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
-        self.step += 1
-        return self.noise.normal(self.step - 1, *shape)
+        return self.noise.normal(self._next(), *shape)
 
     def integer(self, low: int, high: int, *shape: int) -> Int[Tensor, "b ..."]:
         """Uniform over ``low .. high``, both included."""
@@ -52,8 +54,7 @@ class Draws:
 
 def unit(field: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Scale each image to mean square 1."""
-    power = field.square().mean((1, 2, 3), keepdim=True)
-    return field * (power + _TINY).rsqrt()
+    return field * field.square().mean((1, 2, 3), keepdim=True).add(_TINY).rsqrt()
 
 
 def add_field(
@@ -64,9 +65,6 @@ def add_field(
 ) -> Float[Tensor, "b 3 h w"]:
     """Add a field whose three channels are luma and chroma axes, scaled by ``luma`` and ``chroma``, in ``[0, 1]``."""
     return (images + from_opponent(field * per_axis(luma, chroma))).clamp_(0, 1)
-
-
-# fields
 
 
 def gaussian(noise: KeyedNoise, height: int, width: int) -> Float[Tensor, "b 3 h w"]:
@@ -158,13 +156,12 @@ def autoregressive(noise: KeyedNoise, height: int, width: int) -> Float[Tensor, 
     taps = ar_coefficients(noise)
     down, across = _frequencies(height, width, taps)
     steps = torch.arange(2, -1, -1, device=taps.device, dtype=taps.dtype)
-    phase_down = torch.polar(torch.ones_like(steps[:, None] * down[:, 0]), -2 * math.pi * steps[:, None] * down[:, 0])
-    phase_across = torch.polar(torch.ones_like(steps[:, None] * across[0]), -2 * math.pi * steps[:, None] * across[0])
-    response = 1 - torch.einsum("bcuv,uh,vw->bchw", taps.to(phase_down.dtype), phase_down, phase_across)
+    turns = [(-2j * math.pi * steps[:, None] * frequency).exp() for frequency in (down[:, 0], across[0])]
+    response = 1 - torch.einsum("bcuv,uh,vw->bchw", taps.to(turns[0].dtype), *turns)
     amplitude = 1 / (response.abs().square() + 0.03)
     amplitude[..., 0, 0] = 0
     field = _shaped(noise.normal(1, 3, height, width), amplitude)
-    return unit(field * field.square().mean((2, 3), keepdim=True).add(_TINY).rsqrt())
+    return field * field.square().mean((2, 3), keepdim=True).add(_TINY).rsqrt()
 
 
 def sinusoids(noise: KeyedNoise, height: int, width: int) -> Float[Tensor, "b 3 h w"]:
@@ -181,9 +178,6 @@ def sinusoids(noise: KeyedNoise, height: int, width: int) -> Float[Tensor, "b 3 
         phase = 2 * math.pi * (cycles * (angle.sin() * down + angle.cos() * across) + draws.uniform(1, 1))
         total += (wave < waves)[:, None, None, None] * draws.normal(3, 1, 1) * phase.sin()[:, None]
     return unit(total)
-
-
-# changes
 
 
 def bright_pixels(images: Float[Tensor, "b 3 h w"], noise: KeyedNoise) -> Float[Tensor, "b 3 h w"]:
