@@ -166,7 +166,7 @@ def clean(
             screen.print("no suspects yet: units of other ranks are open; whichever process comes last writes them")
         return result
 
-    Console().print(_reported(work))
+    Console().print(_reported(work), soft_wrap=True)
 
 
 @app.command()
@@ -174,7 +174,7 @@ def verify(out: Annotated[str, typer.Argument(help="A folder or URL that clean h
     """Read every file of OUT again and compare it with the manifest; exit status 1 if anything differs."""
     from ..cleaning.verify import verify as run
 
-    Console().print(_reported(lambda: run(out)))
+    Console().print(_reported(lambda: run(out)), soft_wrap=True)
 
 
 @app.command()
@@ -205,7 +205,8 @@ def poison(
         return poisoned.export(out, workers=workers)
 
     Console().print(
-        f"poisoned images and poison.json in {_reported(run, OSError, RuntimeError, TypeError, ValueError)}"
+        f"poisoned images and poison.json in {_reported(run, OSError, RuntimeError, TypeError, ValueError)}",
+        soft_wrap=True,
     )
 
 

@@ -285,7 +285,7 @@ def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], origin: str
     try:
         model.load_state_dict(state, strict=True, assign=assign)
     except RuntimeError as error:
-        reasons = [_shortened(line.strip()) for line in str(error).splitlines()[1:4]]
+        reasons = [_shortened(_sorted_keys(line.strip())) for line in str(error).splitlines()[1:4]]
         raise WeightsMismatchError(
             f"expected weights of this {type(model).__name__} from {origin}, got those of another network; load them "
             f"with the class and the {CONFIG} that they were saved with: {' '.join(reasons) or error}"
@@ -294,3 +294,11 @@ def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], origin: str
 
 def _shortened(reason: str, most: int = 180) -> str:
     return reason if len(reason) <= most else reason[:most] + " ..."
+
+
+def _sorted_keys(reason: str) -> str:
+    """torch lists unexpected keys in the order of a set, which changes from process to process: here sorted."""
+    intro, colon, keys = reason.partition("state_dict: ")
+    if not colon:
+        return reason
+    return f"{intro}{colon}{', '.join(sorted(keys.rstrip('. ').split(', ')))}."

@@ -112,6 +112,14 @@ def test_crafting_shows_a_bar_unless_told_not_to(source, tmp_path):
     assert "surrogate: 100%" in shown.stderr and "perturbation: 100%" in shown.stderr and hidden.stderr == ""
 
 
+@pytest.mark.parametrize("length", range(60, 76))
+def test_an_error_is_never_wrapped(length, tmp_path):
+    """A path is whole on one line, wherever it would reach the edge of a terminal of 80 columns."""
+    path = tmp_path / ("a" * length) / ("b c" * 60) / "nowhere"
+    result = run("scan", path)
+    assert result.exit_code == 1 and str(path) in result.stderr and len(result.stderr.splitlines()) == 1
+
+
 def test_every_name_builds():
     for table in (PURIFIERS, POISONS):
         assert list(table) == sorted(table)

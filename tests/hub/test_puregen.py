@@ -4,6 +4,7 @@ Its EBMs are a config of ``nf`` and ``patch_size`` and a state dict under its ow
 """
 
 import json
+import re
 from functools import partial
 
 import pytest
@@ -124,6 +125,14 @@ def test_networks_of_other_sizes_are_refused(folder, state, change, message):
     save_file(change(state), folder / "model.safetensors")
     with pytest.raises(WeightsMismatchError, match=message):
         EBMPurify.from_pretrained(folder)
+
+
+def test_keys_in_a_refusal_are_sorted(folder, state):
+    save_file({f"module.{name}": tensor for name, tensor in state.items()}, folder / "model.safetensors")
+    with pytest.raises(WeightsMismatchError) as refused:
+        EBMPurify.from_pretrained(folder)
+    keys = [re.findall(r'"([^"]+)"', line) for line in str(refused.value).split("key(s)")[1:]]
+    assert len(keys) == 2 and all(len(found) > 2 and found == sorted(found) for found in keys)
 
 
 def test_folders_that_are_something_else_are_refused(folder, state):
