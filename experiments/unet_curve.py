@@ -34,9 +34,9 @@ from puretransforms.functional.corruption import FIELDS, add_field
 from puretransforms.functional.opponent import to_opponent
 from puretransforms.functional.random import KeyedNoise
 from puretransforms.models.unet import ARCHITECTURES
-from puretransforms.poisons.autoregressive import AR
-from puretransforms.poisons.convolution import CUDA
-from puretransforms.poisons.lsp import LSP
+from puretransforms.poisons.availability.autoregressive import AR
+from puretransforms.poisons.availability.convolution import CUDA
+from puretransforms.poisons.availability.lsp import LSP
 from puretransforms.train.unet import averaged
 from puretransforms.transforms.baselines import GaussianBlur, JPEGCompress, MedianBlur
 

@@ -29,20 +29,21 @@ from ..functional.shapes import Float, Tensor
 from ..models.unet import PurifierUNet
 from .resumable import Augment, ResumableRun, Schedule, State, cosine
 
-#: How often each family is drawn for damping, relative to the others.
+#: How often each family is drawn for damping, relative to the others. White ones have to be many: a coarse field of the
+#: same power lies on few frequencies, which the loss therefore presses harder.
 FAMILIES: dict[str, float] = {
-    "gaussian": 1.0,
-    "signs": 1.0,
+    "gaussian": 3.0,
+    "signs": 2.0,
     "uniform": 0.5,
-    "blocks": 2.0,
-    "spectrum": 2.5,
-    "autoregressive": 1.5,
-    "sinusoids": 1.0,
-    "bright_pixels": 1.0,
-    "patches": 1.0,
-    "convolutions": 1.5,
-    "blends": 0.5,
-    "warps": 0.5,
+    "blocks": 1.5,
+    "spectrum": 2.0,
+    "autoregressive": 2.0,
+    "sinusoids": 0.5,
+    "bright_pixels": 0.75,
+    "patches": 0.75,
+    "convolutions": 1.25,
+    "blends": 0.25,
+    "warps": 0.25,
     "reduced_levels": 0.5,
 }
 STRENGTHS = {"luma": (75 / 255, 1.5), "chroma": (100 / 255, 1.3)}  # largest, and the power of a uniform draw

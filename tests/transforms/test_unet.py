@@ -126,9 +126,9 @@ def test_fit_learns_reports_and_resumes(tmp_path):
     smooth = torch.nn.functional.interpolate(coarse, 16, mode="bilinear", align_corners=True)
     data = smooth.mul(255).to(torch.uint8), torch.zeros(32, dtype=torch.int64)
     steps: list[FitStep] = []
-    settings = {"updates": 30, "batch_size": 12, "lr": 3e-3}
+    settings = {"updates": 100, "batch_size": 12, "lr": 3e-3}
     purifier = UNetPurify(weights=None, strength=25, chroma=25).fit(data, **settings, on_record=steps.append)
-    assert purifier.fitted and len(steps) == 30 and steps[-1].updates == 30
+    assert purifier.fitted and len(steps) == 100 and steps[-1].updates == 100
     noisy = (smooth + 25 / 255 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1)
     assert (purifier(noisy) - smooth).square().mean() < 0.8 * (noisy - smooth).square().mean()
     file = tmp_path / "fit.safetensors"
