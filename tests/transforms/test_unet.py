@@ -130,7 +130,7 @@ def test_fit_learns_reports_and_resumes(tmp_path):
     purifier = UNetPurify(weights=None, strength=25, chroma=25).fit(data, **settings, on_record=steps.append)
     assert purifier.fitted and len(steps) == 100 and steps[-1].updates == 100
     noisy = (smooth + 25 / 255 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1)
-    assert (purifier(noisy) - smooth).square().mean() < 0.8 * (noisy - smooth).square().mean()
+    assert (purifier(noisy) - smooth).square().mean() < 0.9 * (noisy - smooth).square().mean()
     file = tmp_path / "fit.safetensors"
 
     class Stop(Exception):

@@ -6,11 +6,13 @@ Data: the images of the ``--npz`` files as they are, and random square crops (96
 photographs under PHOTOS, downscaled to 32x32 with antialiasing. No image of CIFAR-10, no poison. Every twentieth
 photograph is held out for the measurements.
 
-Writes training.safetensors and training.json while it runs: the same command again goes on where it was stopped.
+Writes config.json and model.safetensors (``UNetPurify.from_pretrained(OUT)``, the averaged weights), metrics.json, and
+while it runs training.safetensors and training.json: the same command again goes on where it was stopped.
 """
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,9 +26,13 @@ from safetensors.torch import load_file, save_file
 from puretransforms.functional.augment import random_crop_flip
 from puretransforms.models.unet import ARCHITECTURES, PurifierUNet
 from puretransforms.train.unet import averaged, denoise_and_damp
+from puretransforms.transforms.baselines import JPEGCompress
+from puretransforms.transforms.unet import UNetPurify
 
 SIZE, SMALLEST_CROP, CROPS_PER_PHOTO, HELD_OUT_EVERY = 32, 96, 24, 20
 SAVE_EVERY = 250
+BUDGET = 8 / 255
+STRENGTHS = ((8, 8), (16, 16), (25, 25), (40, 40), (60, 60), (16, 75))  # luma and chroma
 
 
 def crops(photos: list[Path], per_photo: int, seed: int) -> torch.Tensor:
@@ -114,6 +120,36 @@ def train(args: argparse.Namespace, images: torch.Tensor) -> tuple[PurifierUNet,
     return averaged(net, load_file(state_file)), plan
 
 
+def measure(purifier: UNetPurify, images: torch.Tensor) -> dict:
+    """Distortion of clean images, and what is left of a perturbation of 8/255, beside JPEG.
+
+    gain is ``<P(x + d) - P(x), d> / <d, d>``: 1 where the perturbation survives whole. Perturbations: random signs per
+    pixel, or per 4x4 block.
+    """
+    x = images / 255
+    generator = torch.Generator().manual_seed(0)
+    versions = {}
+    for name, cell in (("pixel_signs", 1), ("block_signs", 4)):
+        signs = torch.randint(2, (len(x), 3, SIZE // cell, SIZE // cell), generator=generator) * 2 - 1
+        bump = BUDGET * signs.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
+        versions[name] = (x + bump).clamp(0, 1)
+
+    def row(purify: torch.nn.Module) -> dict:
+        clean = purify(x)
+        out = {"psnr": round(-10 * math.log10(float((clean - x).square().mean(dtype=torch.float64))), 2)}
+        for name, version in versions.items():
+            d = version - x
+            out[f"gain_{name}"] = round(float(((purify(version) - clean) * d).sum() / d.square().sum()), 4)
+        return out
+
+    table = {}
+    for purifier.strength, purifier.chroma in STRENGTHS:
+        table[f"unet_{purifier.strength}_{purifier.chroma}"] = row(purifier)
+    for quality in (10, 30, 50, 75):
+        table[f"jpeg_{quality}"] = row(JPEGCompress(quality))
+    return {"images": len(x), "purifiers": table}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs, short side 96 or more")
@@ -122,14 +158,27 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--arch", choices=ARCHITECTURES, default="small")
+    parser.add_argument("--strength", type=float, default=16, help="of luma, to write into config.json")
+    parser.add_argument("--chroma", type=float, default=75, help="strength of chroma, to write into config.json")
+    parser.add_argument("--export", action="store_true", help="of the training as far as it is, without going on")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    images, _ = load_data(args)
-    train(args, images)
+    images, held_out = load_data(args)
+    if args.export:
+        plan = json.loads((args.out / "training.json").read_text())
+        net = averaged(ARCHITECTURES[args.arch](), load_file(args.out / "training.safetensors"))
+    else:
+        net, plan = train(args, images)
+    purifier = UNetPurify(weights=None, arch=args.arch, strength=args.strength, chroma=args.chroma)
+    purifier.net.load_state_dict(net.state_dict())
+    purifier.save_pretrained(args.out)
+    metrics = {"training": plan | {"torch": torch.__version__, "threads": args.threads}, **measure(purifier, held_out)}
+    write(args.out / "metrics.json", partial(write_json, metrics))
+    print(json.dumps(metrics, indent=1))
 
 
 if __name__ == "__main__":
