@@ -23,7 +23,6 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +30,23 @@ import torch
 from safetensors.torch import load_file
 
 from puretransforms.functional.corruption import FIELDS, add_field
+from puretransforms.functional.langevin import langevin_chain
 from puretransforms.functional.opponent import to_opponent
 from puretransforms.functional.random import KeyedNoise
+from puretransforms.models.energy import frozen
 from puretransforms.models.unet import ARCHITECTURES
 from puretransforms.poisons.availability.autoregressive import AR
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.availability.lsp import LSP
 from puretransforms.train.unet import averaged
 from puretransforms.transforms.baselines import GaussianBlur, JPEGCompress, MedianBlur
+from puretransforms.transforms.ebm import EBMPurify
+from puretransforms.transforms.vae import VAEPurify
 
 STRENGTHS = (4, 8, 12, 16, 20, 25, 32, 40, 50, 60, 75)
 TWO_STRENGTHS = ((0, 75), (8, 40), (16, 75), (25, 75), (25, 100))
 QUALITIES = (5, 10, 15, 20, 30, 40, 50, 65, 75, 85, 95)
+STEPS = (25, 50, 75, 150)  # of the energy
 SIGMAS = (0.5, 0.7, 1.0, 1.5, 2.0)
 KEYS = 715  # seed of the poisons with a key for each class
 Images = dict[str, torch.Tensor]
@@ -84,8 +88,12 @@ def psnr(x: torch.Tensor, y: torch.Tensor) -> float:
 
 def row(versions: Images, purifier: Purifier) -> dict[str, float]:
     """PSNR on clean images, and of each poison the gain and the PSNR."""
+    return compared(versions, {name: purifier(images) for name, images in versions.items()})
+
+
+def compared(versions: Images, purified: Images) -> dict[str, float]:
+    """:func:`row` of images that have been purified."""
     clean = versions["clean"]
-    purified = {name: purifier(images) for name, images in versions.items()}
     out = {"images": len(clean), "psnr": psnr(clean, purified["clean"])}
     for name in [name for name in versions if name != "clean"]:
         d = versions[name] - clean
@@ -121,17 +129,20 @@ def measured(options: argparse.Namespace, versions: Images) -> Iterator[dict]:
 
 
 def others(versions: Images) -> Iterator[dict]:
-    """The learned purifiers that are slow, on fewer images."""
+    """The learned purifiers that are slow, on fewer images; every version of an image gets the same noise."""
     if len(versions["clean"]) == 0:
         return
-    from puretransforms.transforms.ebm import EBMPurify
-    from puretransforms.transforms.vae import VAEPurify
-
     yield {"purifier": "codec"} | row(versions, VAEPurify(precision="fp32"))
-    for steps in (25, 50, 75, 150):
-        purifier = EBMPurify(steps=steps, seed=0, precision="fp32")
-        noise = KeyedNoise(0, torch.arange(len(versions["clean"])))
-        yield {"purifier": "EBM", "steps": steps} | row(versions, partial(purifier.purify, noise=noise))
+    ebm, states = EBMPurify(), {}
+    net = frozen(ebm.net)
+    for name, images in versions.items():
+        noise = KeyedNoise(0, torch.arange(len(images)))
+        settings = {"steps": max(STEPS), "step_size": ebm.step_size, "temperature": ebm.temperature}
+        for step, state in enumerate(langevin_chain(net, images * 2 - 1, noise, **settings), 1):
+            if step in STEPS:
+                states.setdefault(step, {})[name] = state.clamp(-1, 1).add(1).div(2)
+    for step in STEPS:
+        yield {"purifier": "EBM", "steps": step} | compared(versions, states[step])
 
 
 def table(rows: list[dict]) -> str:
