@@ -48,6 +48,7 @@ TWO_STRENGTHS = ((0, 75), (8, 40), (16, 75), (25, 75), (25, 100))
 QUALITIES = (5, 10, 15, 20, 30, 40, 50, 65, 75, 85, 95)
 STEPS = (25, 50, 75, 150)  # of the energy
 SIGMAS = (0.5, 0.7, 1.0, 1.5, 2.0)
+COLOURS = ("#c02942", "#e8956f", "#2c7fb8", "#41ab5d", "#969696", "#7b3294", "#b8860b", "#222222")
 KEYS = 715  # seed of the poisons with a key for each class
 Images = dict[str, torch.Tensor]
 Purifier = Callable[[torch.Tensor], torch.Tensor]
@@ -158,6 +159,48 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def svg(rows: list[dict]) -> str:
+    """Gain against PSNR, a panel for each poison; purifiers of one setting are dots."""
+    columns = [name for name in rows[0] if f"{name}_psnr" in rows[0]]
+    curves: dict[str, list[dict]] = {}
+    for r in rows:
+        name = "UNet, luma and chroma apart" if r["purifier"] == "UNet" and r["luma"] != r["chroma"] else r["purifier"]
+        curves.setdefault(name, []).append(r)
+    low, high, width, height, gap, across = 20.0, 42.0, 230, 200, 50, 4
+    parts = []
+    for panel, poison in enumerate(columns):
+        left, top = 45 + panel % across * (width + gap), 30 + panel // across * (height + 60)
+
+        def at(r: dict, left: int = left, top: int = top, poison: str = poison) -> tuple[float, float]:
+            return left + (r["psnr"] - low) / (high - low) * width, top + (1 - max(0.0, r[poison])) * height
+
+        parts.append(f'<text x="{left + width / 2}" y="{top - 8}" text-anchor="middle">{poison}</text>')
+        parts.append(f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#bbb"/>')
+        for tick in range(20, 41, 5):
+            x = left + (tick - low) / (high - low) * width
+            parts.append(f'<text x="{x:.1f}" y="{top + height + 15}" text-anchor="middle">{tick}</text>')
+        for tick in (0, 0.25, 0.5, 0.75, 1):
+            y = top + (1 - tick) * height + 4
+            parts.append(f'<text x="{left - 5}" y="{y:.1f}" text-anchor="end">{tick}</text>')
+        for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+            points = [at(r) for r in sorted(curve, key=lambda r: r["psnr"]) if low <= r["psnr"] <= high]
+            if len(points) > 1 and "apart" not in name:
+                path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+                parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+            else:
+                parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
+    bottom = 30 + -(-len(columns) // across) * (height + 60)
+    caption = "PSNR(P(x), x) in dB; upwards, the share of the perturbation that is left"
+    parts.append(f'<text x="45" y="{bottom}">{caption}</text>')
+    for i, (colour, name) in enumerate(zip(COLOURS, curves, strict=False)):
+        x, y = 45 + i % across * (width + gap), bottom + 24 + i // across * 20
+        mark = f'<rect x="{x}" y="{y - 9}" width="18" height="4" fill="{colour}"/>'
+        parts.append(f'{mark}<text x="{x + 24}" y="{y}">{name}</text>')
+    size = f'width="{45 + across * (width + gap)}" height="{bottom + 60}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
+    return head + '<rect width="100%" height="100%" fill="white"/>' + "\n".join(parts) + "</svg>\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -185,6 +228,7 @@ def main() -> None:
             "updates": int(load_file(options.state)["step"]),
         }
         options.out.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+        options.out.with_suffix(".svg").write_text(svg(rows))
 
 
 if __name__ == "__main__":
