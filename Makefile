@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow test-hub-oldest lint docs bench-coin bench-ebm bench-vae clean-build
+.PHONY: demo test test-avx2 test-slow test-hub-oldest lint docs bench-coin bench-ebm bench-vae clean-build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,11 @@ demo: $(READY)  ## poison handwritten digits, purify them, train on each, print 
 
 test: $(READY)  ## the whole quick suite, with coverage
 	$(PYTEST) -n 2 --cov --cov-report=term
+
+test-avx2: $(READY)  ## the tests that train, as on a CPU without AVX-512
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -n 2 tests/models tests/train tests/poisons/availability/test_em.py \
+		tests/poisons/availability/test_tap.py tests/poisons/availability/test_rem.py \
+		tests/poisons/targeted/test_bullseye_polytope.py tests/poisons/test_surrogate.py
 
 test-slow: $(READY)  ## what takes minutes
 	$(PYTEST) -m slow

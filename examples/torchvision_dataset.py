@@ -1,4 +1,4 @@
-"""Purify inside the data set, in a torchvision v2 ``Compose``, one image at a time.
+"""Purify inside the dataset, in a torchvision v2 ``Compose``, one image at a time.
 
 Where it runs: in the DataLoader's worker processes, on the CPU, anew at every access.
 What it costs: a call for every image. The overhead of a call weighs more than the work on small images: prefer

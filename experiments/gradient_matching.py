@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from puretransforms.poisons.targeted.base.gradient_matching import GradientMatching
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from puretransforms.models.resnet import ResNet18
-from puretransforms.poisons.targeted.base import TargetedPerturbation, TargetedSetup
+from puretransforms.poisons.targeted.base import TargetedSetup
+from puretransforms.poisons.targeted.gradient_matching import GradientMatching
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.settings import ClassifierSetting
 from puretransforms.transforms.baselines import JPEGCompress
@@ -114,9 +114,9 @@ def main(arguments: list[str] | None = None) -> None:
         setup = TargetedSetup(target, entry["target_class"], entry["base_class"], where)
         path = options.work / f"poison-{number}.safetensors"
         if not path.exists():
-            attack.craft(x, y, setup, surrogate=surrogate).save(path)
-        poison = TargetedPerturbation.load(path)
-        poisoned = poison.apply(x)
+            attack.fit((x, y), setup=setup, surrogate=surrogate).save(path)
+        poison = GradientMatching.load(path)
+        poisoned, _ = poison(x, y, torch.arange(len(x)))
         victim = trained(options.work, f"victim-{number}", poisoned, y, seed=0)
         defended = trained(options.work, f"defended-{number}", JPEGCompress(quality=10)(poisoned), y, seed=0)
         row = {

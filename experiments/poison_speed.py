@@ -47,8 +47,8 @@ CASES = (
 def poison_all(poison: Poison, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Fit where needed, then poison everything in order; the perturbation size (L2) of the eligible images."""
     parts = [slice(i, i + BATCH) for i in range(0, len(x), BATCH)]
-    for part in parts if poison.needs_fit else []:
-        poison.partial_fit(x[part], y[part])
+    if not poison.fitted:
+        poison.fit((x, y))
     index = torch.arange(len(x))
     for part in parts:
         out, _ = poison(x[part], y[part], index[part])

@@ -40,8 +40,8 @@ from puretransforms.poisons import (
     WaNet,
 )
 from puretransforms.poisons.availability.convolution import correlate
+from puretransforms.scanning.detectors.base import Finding
 from puretransforms.scanning.detectors.shortcut import FLAT
-from puretransforms.scanning.finding import Finding
 from puretransforms.scanning.scan import scan
 
 SIZE = 2000

@@ -17,7 +17,7 @@ import torch
 from scan_confusion import TAP, read, sets
 
 from puretransforms.functional.detect.ranking import higher_than_rest
-from puretransforms.scanning.detectors import energy
+from puretransforms.scanning.detectors import Energy
 from puretransforms.scanning.sample import gather
 from puretransforms.scanning.source import open_stream
 
@@ -35,7 +35,7 @@ def look(dataset: object, mask: torch.Tensor | None) -> dict:
     """The scores of one set."""
     stream = open_stream(dataset, None, 0, 1)
     sample = gather(stream.items, stream.classes, stream.total, stream.drawn)
-    found = energy(sample, ranked=len(sample))
+    found = Energy(ranked=len(sample))(sample)
     row = {"images": len(sample), "highest class": round(found.score, 4), "error": round(found.error, 4)}
     if mask is not None:
         chosen = mask[torch.tensor([int(name) for name in sample.names])]

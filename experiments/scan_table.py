@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from puretransforms.scanning.calibration import apply_thresholds, fit_threshold
-from puretransforms.scanning.detectors import DETECTORS
-from puretransforms.scanning.finding import Finding, wilson
+from puretransforms.scanning.calibration import fit_threshold
+from puretransforms.scanning.detectors import DETECTORS, TRAINED
+from puretransforms.scanning.detectors.base import Finding, wilson
 from puretransforms.scanning.verdict import Verdict, judge
 
 FAMILIES = {
@@ -39,10 +39,14 @@ def family(poison: str) -> str:
     return FAMILIES.get(poison, poison)
 
 
-def findings(row: dict) -> list[Finding]:
-    """The findings of one set."""
-    names = ("name", "score", "error", "classes", "untested", "evidence")
-    return [Finding(question="", **{name: record[name] for name in names}) for record in row["findings"]]
+def findings(row: dict, thresholds: dict[str, float] | None = None) -> list[Finding]:
+    """The findings of one set; a detector without a threshold raises no alarm."""
+    names, known = ("score", "error", "classes", "untested", "evidence"), DETECTORS | TRAINED
+    out = []
+    for record in row["findings"]:
+        detector = known[record["name"]](threshold=(thresholds or {}).get(record["name"], float("inf")))
+        out.append(Finding(detector, **{name: record[name] for name in names}))
+    return out
 
 
 def fit(rows: Iterable[dict], without: str | None = None) -> dict[str, float]:
@@ -53,13 +57,13 @@ def fit(rows: Iterable[dict], without: str | None = None) -> dict[str, float]:
         poison = row["set"]["poison"]
         if row["set"]["part"] == "fit" and (poison in CONTROL or family(poison) != without):
             for found in (f for f in findings(row) if f.name in DETECTORS):
-                (clean if poison in CONTROL else poisoned)[found.name].append(found.low)
+                (clean if poison in CONTROL else poisoned)[found.name].append(found.compared)
     return {name: round(fit_threshold(clean[name], poisoned[name]), 5) for name in DETECTORS}
 
 
 def verdict(row: dict, thresholds: dict[str, float]) -> Verdict:
     """What a scan with these thresholds says of the set."""
-    return judge(apply_thresholds(findings(row), thresholds), looked_at=row["images"], total=None, measured={})
+    return judge(findings(row, thresholds), looked_at=row["images"], total=None, measured={})
 
 
 def share(hits: int, n: int) -> dict:
@@ -133,6 +137,20 @@ def sentence(table: dict) -> str:
     )
 
 
+def misses(table: dict) -> dict[str, list[str]]:
+    """By rate, the poisons that raised no alarm in at least one set, with the sets where they did."""
+    out: dict[str, list[str]] = {}
+    for rate in ("1", "0.5", "0.1", "0.01"):
+        cells = {name: row[rate] for name, row in table["poisons"].items() if rate in row and name not in CONTROL}
+        some = {name: cell for name, cell in cells.items() if cell["found"] < cell["sets"]}
+        if some:
+            out[rate] = [
+                name if not cell["found"] else f"{name} (found in {cell['found']} of {cell['sets']})"
+                for name, cell in some.items()
+            ]
+    return out
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scores", type=Path, nargs="+")
@@ -149,6 +167,6 @@ if __name__ == "__main__":
     if args.calibrate:
         made = {"by": "experiments/scan_table.py", "from": f"{len(rows)} sets of CIFAR-10 (scan_confusion.py)"}
         enough = table["clean"]["sets"] >= 100 and table["fully_poisoned"]["sets"] >= 20
-        measured = {"words": sentence(table)} if enough else {}
+        measured = {"words": sentence(table), "images": 2000, "misses": misses(table)} if enough else {}
         content = {"made": made, "thresholds": table["thresholds"], "measured": measured}
         CALIBRATION.write_text(json.dumps(content, indent=1) + "\n")

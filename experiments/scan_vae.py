@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from scan_confusion import read, sets
 
-from puretransforms.scanning.detectors import class_pattern
+from puretransforms.scanning.detectors import ClassPattern
 from puretransforms.scanning.sample import gather
 from puretransforms.scanning.source import open_stream
 from puretransforms.train.rate import SCHEDULES
@@ -29,9 +29,9 @@ def look(dataset: object) -> dict:
     """The scores of one set."""
     started = time.process_time()
     schedule = replace(SCHEDULES["short"], epochs=6)
-    vae = VAEPurify.fit(dataset, schedule=schedule, arch="small", width=16, latent=64, num_classes=10)
+    vae = VAEPurify(weights=None, width=16, latent=64).fit(dataset, schedule=schedule, num_classes=10)
     stream = open_stream(dataset, None, 0, 1)
-    found = class_pattern(gather(stream.items, stream.classes, stream.total), vae)
+    found = ClassPattern(vae=vae)(gather(stream.items, stream.classes, stream.total))
     row = {"largest": found.score, "classes": found.classes} | found.evidence
     return row | {"cpu_seconds": round(time.process_time() - started, 1)}
 

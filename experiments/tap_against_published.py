@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     stored = options.work / "tap.safetensors"
     if not stored.exists():
-        TAP(steps=options.steps, restarts=1, width=16).fit(x, y, surrogate=surrogate).save(stored)
+        TAP(steps=options.steps, restarts=1, width=16).fit((x, y), surrogate=surrogate).save(stored)
     poison = TAP.load(stored)
     ours, _ = poison(x, y, torch.arange(len(x)))
     sets = {"clean": x, "published TAP": published, "TAP made here": ours}

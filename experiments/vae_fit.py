@@ -36,6 +36,7 @@ from safetensors.torch import load_file, save_file
 from puretransforms.benchmark.attacks import CLEAN, find_attack
 from puretransforms.benchmark.sources import load_data, part_of
 from puretransforms.data.samples import LabelledImages
+from puretransforms.functional.devices import working_dtype
 from puretransforms.models.dvae import DVAE
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.rate import SCHEDULES, FitRecord, fit_stage
@@ -146,7 +147,7 @@ def fit_published_table(poisoned: Images, labels: Images, options: dict, file: P
         labels,
         rate_limit=schedule.rate_limits[0],
         schedule=schedule,
-        precision=torch.bfloat16,
+        precision=working_dtype("auto", options["device"] or "cpu"),
         compiled=options["compiled"],
     )
     for record in saved(records, file):

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
+from warnings import warn
 
 from torch import nn
 
-from .errors import NotFittedError
+from .errors import InsufficientScanWarning, NotFittedError
 from .functional.random import KeyedNoise
 from .functional.shapes import Float, Tensor
 from .registry import find, register
@@ -20,9 +21,10 @@ class AutoPurify(PureTransform):
     """Scan the dataset and purify it as the verdict advises: ``AutoPurify().fit(dataset)``.
 
     COIN for convolution-based poison, JPEG for bounded noise and triggers, nothing at all where the scan raised no
-    alarm (a purifier costs accuracy). ``clean(source, out, "auto")`` does both. A fitted one may as well stand in a
-    training pipeline, after crop and flip: where :attr:`online` is true that protects better than stored images,
-    provided ``seed=None``, which draws anew at every access.
+    alarm (a purifier costs accuracy) or could not look well enough (which is a warning).
+    ``clean(source, out, "auto")`` does both. A fitted one may as well stand in a training pipeline, after crop and
+    flip: where :attr:`online` is true that protects better than stored images, provided ``seed=None``, which draws anew
+    at every access.
 
     Args:
         chain: ``[{"name": "coin", "alpha": 2.0}, ...]``, applied in this order, by registered names; ``[]`` leaves
@@ -45,8 +47,8 @@ class AutoPurify(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -86,10 +88,11 @@ class AutoPurify(PureTransform):
         device: str | None = None,
         checkpoint: str | Path | None = None,
         on_record: Callable[[Any], object] | None = None,
-    ) -> Self:
-        """Scan ``dataset`` and choose the chain.
+    ) -> "AutoPurify":
+        """Scan ``dataset`` and choose the chain; what was found is in :attr:`result`.
 
-        Energies, which change no advice, are left out of the scan.
+        Energies, which change no advice, are left out of the scan. Where the scan is insufficient the chain is empty,
+        with an :class:`~puretransforms.errors.InsufficientScanWarning`.
 
         Args:
             dataset: what :func:`puretransforms.scanning.scan.scan` takes.
@@ -99,6 +102,15 @@ class AutoPurify(PureTransform):
         """
         self.result = scan(dataset, sample=sample, seed=seed or 0, workers=workers, progress=progress, ebm=None)
         self._set(self.result.verdict.advice.chain)
+        if self.result.insufficient:
+            verdict = self.result.verdict
+            reasons = "".join(f"; {reason}" for reason in verdict.reasons)
+            warn(
+                f"The scan is {verdict.headline}{reasons}. No purifier was chosen and images stay as they are: name "
+                "one yourself, or scan data that can be judged.",
+                InsufficientScanWarning,
+                stacklevel=2,
+            )
         return self
 
     def purify(

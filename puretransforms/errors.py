@@ -77,6 +77,10 @@ class UntouchedImageWarning(UserWarning):
     """A second image-like tensor of a sample was passed through unpurified; ``images="all"`` purifies every one."""
 
 
+class InsufficientScanWarning(UserWarning):
+    """A scan could not look well enough at the data to advise a purifier, so that images stay as they are."""
+
+
 class SizeWarning(UserWarning):
     """A pretrained purifier was given images of a size far from those that its weights are for."""
 

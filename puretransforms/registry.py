@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeVar
+from warnings import warn
 
 from .errors import RegistryError
 
@@ -71,7 +72,7 @@ def find(name: str, role: Role | None = None) -> type:
     for one in roles:
         found = _table(one).get(name)
         if found is not None:
-            return _loaded(found) if isinstance(found, EntryPoint) else found
+            return _loaded(found, one) if isinstance(found, EntryPoint) else found
     known = sorted(known for one in roles for known in _table(one))
     near = get_close_matches(name, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -86,18 +87,32 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     Raises:
         RegistryError: no name, or an option that is not ``option=value``.
     """
-    name, *options = _OPTION.split(spec)
+    name, *rest = _OPTION.split(spec, maxsplit=1)
     given: dict[str, Any] = {}
-    for option in options:
-        key, _, value = option.partition("=")
-        try:
-            given[key] = json.loads(value)
-        except ValueError:
-            given[key] = value
+    while rest:
+        key, _, text = rest[0].partition("=")
+        given[key], rest = _value(text)
     module, colon, last = name.rpartition(":")
     if not name or (colon and not (module and last.isidentifier())):
         raise RegistryError(f"expected name:option=value or module:Class:option=value, got {spec!r}.")
     return name, given
+
+
+def _value(text: str) -> tuple[Any, list[str]]:
+    """The value at the start of ``text``, and what follows it: more options, or nothing.
+
+    A value in brackets or quotes may hold what looks like an option.
+    """
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        value, end = None, -1
+    if end == len(text):
+        return value, []
+    if end > 0 and _OPTION.match(text, end):
+        return value, [text[end + 1 :]]
+    value, *rest = _OPTION.split(text, maxsplit=1)
+    return value, rest
 
 
 def create(spec: str, role: Role | None = None, **options: Any) -> Any:
@@ -119,7 +134,7 @@ def create(spec: str, role: Role | None = None, **options: Any) -> Any:
     try:
         return cls(**{**options, **given})
     except (TypeError, ValueError) as error:
-        takes = ", ".join(inspect.signature(cls).parameters)
+        takes = ", ".join(parameters(cls))
         raise RegistryError(f"{spec!r} makes no {cls.__name__}: {error} ({name} takes {takes})") from error
 
 
@@ -135,6 +150,15 @@ def name_of(cls: type) -> str | None:
 def summary(name: str, role: Role | None = None) -> str:
     """What a purifier or poison does, in one line: the first of its docstring."""
     return (inspect.getdoc(find(name, role)) or "").partition("\n")[0]
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments that ``cls`` takes, by name.
+
+    Those of ``__init__``: a class without its own has a ``__new__`` before it in the search of ``inspect.signature``.
+    """
+    named = list(inspect.signature(cls.__init__).parameters.items())[1:]
+    return {name: one for name, one in named if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
 
 
 def refuse_unknown(cls: type, given: Mapping[str, Any]) -> None:
@@ -154,7 +178,12 @@ def refuse_unknown(cls: type, given: Mapping[str, Any]) -> None:
 
 
 def _table(role: Role) -> dict[str, type | EntryPoint]:
-    return {**_entry_points(role), **_CLASSES[role]}
+    own, added = _CLASSES[role], _entry_points(role)
+    for name in own.keys() & added.keys():
+        if added[name].value != f"{own[name].__module__}:{own[name].__qualname__}":
+            where = added[name].value
+            warn(f"the {role} {name!r} of an installed package, {where}, is not used: the name is taken.", stacklevel=3)
+    return {**added, **own}
 
 
 @lru_cache
@@ -162,18 +191,26 @@ def _entry_points(role: Role) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"puretransforms.{role}s")}
 
 
-def _loaded(point: EntryPoint) -> type:
+def _loaded(point: EntryPoint, role: Role) -> type:
     try:
-        return point.load()
+        cls = point.load()
     except Exception as error:
         raise RegistryError(
             f"expected {point.name!r} at {point.value}, as an installed package says, got {type(error).__name__}: "
-            f"{error}: mend or uninstall that package."
+            f"{error}: repair or uninstall that package."
         ) from error
+    if not isinstance(cls, type) or getattr(cls, "role", None) != role:
+        raise RegistryError(
+            f"expected the class of a {role} at {point.value}, as an installed package says of {point.name!r}, got "
+            f"{cls!r}: repair or uninstall that package."
+        )
+    return cls
 
 
 def _imported(name: str, role: Role | None) -> type:
     module, _, attribute = name.rpartition(":")
+    if any(module in _table(known) for known in _CLASSES):
+        raise RegistryError(f"expected options as {module}:option=value, got {name!r}.")
     try:
         cls = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:

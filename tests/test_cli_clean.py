@@ -1,4 +1,4 @@
-"""``puretransforms clean`` on every kind of source, with its engines and its list of suspects."""
+"""The shell on every kind of source: ``clean`` with its list of suspects, ``scan`` and ``poison``."""
 
 import csv
 import json
@@ -13,13 +13,18 @@ from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms.v2 import functional as F
 from typer.testing import CliRunner
 
+import puretransforms as pt
 from puretransforms.cli.main import app
-from puretransforms.data.named import named
+from puretransforms.data.open_source import named
 from puretransforms.errors import SourceError
 
 
+def shell(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
 def run(*words: object):
-    return CliRunner().invoke(app, ["clean", *(str(word) for word in words), "--with", "coin", "--no-progress"])
+    return shell("clean", *words, "--with", "coin", "--no-progress")
 
 
 @pytest.fixture
@@ -110,6 +115,53 @@ def test_hugging_face_by_name(source, tmp_path, monkeypatch):
         assert "".join(opened["note"]) == notes and opened.features == stored.features
 
 
+@pytest.fixture
+def numbered(source, tmp_path):
+    """A dataset of Hugging Face on disk, whose class names do not sort as their numbers do: "ten" is 0, "b" is 1."""
+    stored = datasets.Dataset.from_dict(
+        {"image": [str(path) for path in sorted(source.rglob("*.png"))], "label": [0, 0, 0, 1, 1, 1]},
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ten", "b"])}),
+    )
+    datasets.DatasetDict(train=stored, test=stored.select([1, 3])).save_to_disk(str(tmp_path / "numbered"))
+    return tmp_path / "numbered"
+
+
+def test_scan_takes_names_and_shards(numbered, mnist, source, tmp_path):
+    with tarfile.open(tmp_path / "a-000.tar", "w") as shard:
+        for path in sorted(source.rglob("*.png")):
+            shard.add(path, f"{path.parent.name}-{path.stem}.png")
+            (tmp_path / "cls").write_text(str(ord(path.parent.name) - ord("a")))
+            shard.add(tmp_path / "cls", f"{path.parent.name}-{path.stem}.cls")
+    for name, count in ((f"hf:{numbered}", 6), (f"torchvision:MNIST:{mnist}#test", 10), (tmp_path / "a-000.tar", 6)):
+        result = shell("scan", name, "--no-progress")
+        assert result.exit_code == 0, result.output
+        assert f"Looked at {count} of {count} images" in result.stdout
+
+
+def test_poison_takes_names_and_keeps_their_numbers(numbered, mnist, tmp_path):
+    result = shell("poison", f"hf:{numbered}", tmp_path / "hf", "--with", "classwise", "--no-progress")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "hf" / "poison.json").read_text())
+    assert record["classes"] == ["0-ten", "1-b"] and record["poison"]["arguments"]["num_classes"] == 2
+    assert [row["original_label"] for row in record["files"].values()] == [0, 0, 0, 1, 1, 1]
+    result = shell("poison", f"torchvision:MNIST:{mnist}#test", tmp_path / "mnist", "--with", "badnets", "--rate", 0.5)
+    assert result.exit_code == 0, result.output
+    assert "5 of 10 images poisoned" in result.stdout
+    assert len(list((tmp_path / "mnist").rglob("*.png"))) == 10
+
+
+def test_a_purifier_that_is_fitted_first(numbered, tmp_path):
+    """The labels are the dataset's own numbers, and the fitted purifier is kept."""
+    spec = 'vae:weights=null:width=4:latent=8:schedule={"epochs":1,"batch_size":4,"magnitude_from":0}'
+    result = shell("clean", f"hf:{numbered}", tmp_path / "out", "--with", spec, "--no-progress")
+    assert result.exit_code == 0, result.output
+    fitted = pt.VAEPurify.from_pretrained(tmp_path / "out.purifier")
+    assert fitted.classes == ["ten", "b"] and fitted.num_classes == 2
+    clean = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path))
+    again = shell("scan", f"hf:{numbered}", "--vae", tmp_path / "out.purifier", "--no-progress")
+    assert again.exit_code == 0 and len(clean) == 6, again.output
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -118,7 +170,7 @@ def test_hugging_face_by_name(source, tmp_path, monkeypatch):
         ("torchvision:CIFAR10:{tmp}", "expected CIFAR10 to be in .*nothing is downloaded here"),
         ("torchvision:MNIST:{tmp}#valid", "expected the split train or test of MNIST, got 'valid'"),
         ("torchvision:ImageFolder:{tmp}#test", "expected no split of ImageFolder"),
-        ("hf:{tmp}/nowhere", "expected a data set of Hugging Face as hf:NAME#SPLIT"),
+        ("hf:{tmp}/nowhere", "expected a dataset of Hugging Face as hf:NAME#SPLIT"),
     ],
 )
 def test_refuses_names_that_are_none(tmp_path, text, message):

@@ -22,11 +22,14 @@ from torchvision.transforms.v2 import functional as F
 from puretransforms import poisons
 from puretransforms.errors import LabelError, ManifestMismatchError, NoImageError, RangeError
 from puretransforms.functional.perturbation import excess
+from puretransforms.functional.random import KeyedNoise
 from puretransforms.poisons.backdoor.base import Backdoor
 from puretransforms.poisons.base import Poison
 from puretransforms.poisons.dataset import PoisonedDataset, asr_test_set
-from puretransforms.poisons.record import load_poison_record
+from puretransforms.poisons.export import export, load_poison_record
 from puretransforms.poisons.stored import StoredPoison
+from puretransforms.poisons.targeted.base import TargetedPoison, TargetedSetup
+from puretransforms.registry import create, find, list_poisons
 
 EM = {"width": 4, "max_rounds": 2, "train_steps": 1, "pgd_steps": 2, "step": 8 / 255}
 
@@ -37,10 +40,12 @@ CASES = {  # class name of each public poison, and variants of it that run other
     "BPP": [{}, {"dither": True, "mode": "all-to-all"}],
     "BadNets": [{}, {"pattern": "checkerboard", "mode": "all-to-all"}],
     "Blend": [{}, {"pattern": "noise"}],
+    "BullseyePolytope": [{"width": 4, "epochs": 1, "steps": 2, "lr": 8 / 255}],
     "CUDA": [{}, {"kernel_size": 5, "p_b": 0.1}],
     "ClasswiseNoise": [{}, {"kind": "uniform"}, {"kind": "l2", "epsilon": 0.5}],
     "EMClasswise": [{**EM, "subset": 1.0}, {**EM, "subset": 1.0, "one_sided": True}],
     "EMSamplewise": [EM],
+    "GradientMatching": [{"width": 4, "epochs": 1, "steps": 2, "restarts": 1}],
     "HUDA": [{}],
     "HYPO": [ADVERSARIAL],
     "LSP": [{}, {"patch_size": 5}],
@@ -54,14 +59,18 @@ CASES = {  # class name of each public poison, and variants of it that run other
     "VUDA": [{}],
     "WaNet": [{}],
 }
-SAMPLEWISE = {"AR", "EMSamplewise", "HYPO", "LSP", "REM", "SEP", "SamplewiseNoise", "TAP"}  # depends on the index too
-N, SIZE, TARGET = 24, 16, 0
+TARGETED = {"BullseyePolytope", "GradientMatching"}
+SAMPLEWISE = {"AR", "EMSamplewise", "HYPO", "LSP", "REM", "SEP", "SamplewiseNoise", "TAP"} | TARGETED  # by index too
+N, SIZE, TARGET, BASE = 24, 16, 0, 4
 
 
 def every_poison() -> set[str]:
-    modules = (importlib.import_module(f"{poisons.__name__}.{m.name}") for m in pkgutil.iter_modules(poisons.__path__))
+    modules = [
+        importlib.import_module(m.name) for m in pkgutil.walk_packages(poisons.__path__, "puretransforms.poisons.")
+    ]
     classes = {c for module in modules for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Poison)}
-    return {c.__name__ for c in classes - {Poison, Backdoor, StoredPoison} if not c.__name__.startswith("_")}
+    bases = {Poison, Backdoor, StoredPoison, TargetedPoison}
+    return {c.__name__ for c in classes - bases if not c.__name__.startswith("_")}
 
 
 def build(name: str, options: dict, **more) -> Poison:
@@ -74,8 +83,22 @@ def prepared(poison: Poison) -> Poison:
     if isinstance(poison, StoredPoison) and not poison.classwise:
         places = torch.arange(N) * 7
         both = torch.cat([images, images.flip(3)])
-        return poison.fit(both, labels.repeat(2), index=torch.cat([places, places + 1]))
-    return poison.fit(images, labels) if poison.needs_fit else poison
+        return fit(poison, both, labels.repeat(2), torch.cat([places, places + 1]))
+    return fit(poison, images, labels) if poison.needs_fit else poison
+
+
+def fit(
+    poison: Poison, images: torch.Tensor, labels: torch.Tensor, index: torch.Tensor | None = None, **more
+) -> Poison:
+    """As the contract says, with a setup for those that have a target."""
+    if isinstance(poison, TargetedPoison):
+        places = torch.arange(len(labels)) if index is None else index
+        more["setup"] = TargetedSetup(images[0], TARGET, BASE, places[labels == BASE])
+    return poison.fit((images, labels), index=index, **more)
+
+
+def eligible(poison: Poison, labels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return poison.eligible(labels, KeyedNoise(poison.seed, index))
 
 
 @functools.cache
@@ -122,9 +145,31 @@ def same(a, b) -> bool:
 
 
 def test_the_table_and_the_package_hold_every_poison():
-    assert set(CASES) == every_poison()
+    assert set(CASES) == every_poison() == {find(name, "poison").__name__ for name in list_poisons()}
     assert every_poison() <= set(poisons.__all__)
     assert all(hasattr(poisons, name) for name in poisons.__all__)
+
+
+@pytest.mark.parametrize("name", list_poisons())
+def test_it_is_made_by_its_registered_name_and_refuses_what_it_does_not_take(name):
+    kind = find(name, "poison")
+    assert type(create(name, num_classes=7)) is kind and create(f"{name}:num_classes=7").num_classes == 7
+    with pytest.raises(TypeError, match=f"{kind.__name__} takes no argument 'num_clases': did you mean num_classes"):
+        kind(num_clases=7)
+
+
+def test_fit_is_called_in_the_same_way_for_every_poison():
+    wanted = ["dataset", "surrogate", "index", "device", "on_progress"]
+    for name in list_poisons():
+        parameters = inspect.signature(find(name, "poison").fit).parameters
+        assert [p for p in parameters if p not in ("self", "setup")] == wanted
+        assert all(p.kind is p.KEYWORD_ONLY for p in list(parameters.values())[2:])
+
+
+def test_it_says_whether_it_is_fitted_and_fit_returns_itself(case):
+    poison, (images, labels) = getattr(poisons, case[0])(**case[1]), data()
+    assert poison.fitted != poison.needs_fit
+    assert fit(poison, images, labels) is poison and poison.fitted
 
 
 def test_it_changes_the_images_it_should_and_leaves_its_input_alone(poison, batch, index):
@@ -134,14 +179,14 @@ def test_it_changes_the_images_it_should_and_leaves_its_input_alone(poison, batc
         poisoned, _ = poison(x, labels, index)
         assert x.equal(before) and labels.equal(labels_before)
         changed = (poisoned != x).flatten(1).any(1)
-        assert changed[3:].equal(poison.eligible(labels)[3:])
+        assert changed[3:].equal(eligible(poison, labels, index)[3:])
 
 
 def test_labels_are_kept_or_changed_as_declared(poison, batch, index):
     images, labels = batch
     _, out = poison(images, labels, index)
     assert out.dtype == labels.dtype
-    expected = torch.where(poison.eligible(labels), poison.relabel(labels), labels)
+    expected = torch.where(eligible(poison, labels, index), poison.relabel(labels), labels)
     assert out.equal(expected)
     assert out.equal(labels) != (isinstance(poison, Backdoor) and not poison.clean_label)
     assert out.min() >= 0 and out.max() < poison.num_classes
@@ -191,7 +236,7 @@ def test_what_is_crafted_is_counted_to_its_end_and_the_counting_changes_nothing(
     images, labels = data()
     records = []
     poison = getattr(poisons, name)(**options)
-    poison.fit(images, labels, on_progress=records.append)
+    assert fit(poison, images, labels, on_progress=records.append) is poison
     stages = [stage for stage, _ in itertools.groupby(record.stage for record in records)]
     assert (
         stages == ["perturbation"] if name in ("EMClasswise", "EMSamplewise", "REM") else ["surrogate", "perturbation"]
@@ -202,7 +247,7 @@ def test_what_is_crafted_is_counted_to_its_end_and_the_counting_changes_nothing(
             : counted[0].total + 1
         ]
         assert counted[-1].done == counted[-1].total > 0
-    assert poison.delta.equal(getattr(poisons, name)(**options).fit(images, labels).delta)
+    assert poison.delta.equal(fit(getattr(poisons, name)(**options), images, labels).delta)
 
 
 @pytest.mark.parametrize(("name", "options"), SEEDED)
@@ -212,7 +257,7 @@ def test_another_seed_gives_another_poison(name, options, batch, index):
     if name == "BPP":  # the trigger is rounding; the decoys are random
         a, b = a.covers, b.covers
     differs = (a(images, labels, index)[0] != b(images, labels, index)[0]).flatten(1).any(1)
-    assert differs[3:][a.eligible(labels)[3:]].all()
+    assert differs[3:][eligible(a, labels, index)[3:]].all()
 
 
 def test_the_index_matters_exactly_where_the_poison_is_samplewise(case, poison, batch, index):
@@ -247,9 +292,9 @@ def test_grey_images_of_other_shapes_run_or_are_refused_with_the_fix(case):
     poison = getattr(poisons, case[0])(**case[1])
     if case[0] == "AR" or isinstance(poison, StoredPoison):
         with pytest.raises(NoImageError, match="convert"):
-            poison.fit(grey, labels)(grey, labels)
+            fit(poison, grey, labels)(grey, labels)
         return
-    poison = poison.fit(grey, labels) if poison.needs_fit else poison
+    poison = fit(poison, grey, labels) if poison.needs_fit else poison
     poisoned, _ = poison(grey, labels)
     assert poisoned.shape == grey.shape and not poisoned.equal(grey)
     pil, _ = poison(F.to_pil_image(grey[0]), 0)
@@ -318,9 +363,12 @@ def test_a_data_set_goes_to_disk_and_back_exactly(case, poison, batch, tmp_path)
     images, labels = batch
     inner = TensorDataset(images, labels)
     rate = 0.125 if poison.eligible(labels).sum() < N else 0.25
-    data_set = PoisonedDataset(inner, getattr(poisons, case[0])(**case[1]), rate=rate)
-    assert data_set.mask.sum() == rate * N
-    record = load_poison_record(data_set.export(tmp_path / "out"), clean=inner)
+    attack = getattr(poisons, case[0])(**case[1])
+    if case[0] in TARGETED:
+        attack, rate = fit(attack, images, labels), None
+    data_set = PoisonedDataset(inner, attack, rate=rate)
+    assert data_set.mask.equal(labels == BASE) if rate is None else data_set.mask.sum() == rate * N
+    record = load_poison_record(export(data_set, tmp_path / "out"), clean=inner)
     assert record.mask.equal(data_set.mask) and record.targets.equal(data_set.targets)
     assert (record.epsilon, record.norm, record.poison) == (poison.epsilon, poison.norm, case[0])
     folder = ImageFolder(tmp_path / "out", allow_empty=True)

@@ -1,44 +1,28 @@
-"""The poisons of the benchmark by name, and the poisoned data set that each makes of a clean one."""
+"""A row of the benchmark: the dataset under attack, made by the poison that the registry knows by that name."""
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 
 from ..data.samples import LabelledImages
 from ..errors import BenchmarkError, LabelError
 from ..functional.shapes import Bool, Int, Tensor, UInt8
-from ..poisons.availability.autoregressive import AR
-from ..poisons.availability.convolution import CUDA, HUDA, VUDA
-from ..poisons.availability.em import EMClasswise, EMSamplewise
-from ..poisons.availability.lsp import LSP
-from ..poisons.availability.noise import ClasswiseNoise, SamplewiseNoise
-from ..poisons.availability.ops import OPS
-from ..poisons.availability.rem import REM
-from ..poisons.availability.sep import SEP
-from ..poisons.availability.tap import HYPO, TAP
-from ..poisons.backdoor.badnets import BadNets
 from ..poisons.backdoor.base import Backdoor
-from ..poisons.backdoor.blend import Blend
-from ..poisons.backdoor.bpp import BPP
-from ..poisons.backdoor.narcissus import Narcissus
-from ..poisons.backdoor.sig import SIG
-from ..poisons.backdoor.wanet import WaNet
 from ..poisons.base import Poison
 from ..poisons.dataset import PoisonedDataset
 from ..poisons.targeted.base import TargetedPoison, TargetedSetup
-from ..poisons.targeted.bullseye_polytope import BullseyePolytope
-from ..poisons.targeted.gradient_matching import GradientMatching
+from ..registry import create, find, parameters, parse
+from .defences import work_device
 
 CLEAN = "clean"
 _BLOCK = 1000
+_TARGETED_RATE = 0.01
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """A data set under attack, and the test images on which the attacker wants to win.
+    """A dataset under attack, and the test images on which the attacker wants to win.
 
     Attributes:
         images, targets: what the victim is given to train on, uint8 ``[N, C, H, W]`` and int64 ``[N]``.
@@ -58,57 +42,91 @@ class Attacked:
 
 @dataclass(frozen=True)
 class Attack:
-    """One row of the benchmark: ``make(train, test, num_classes, **options) -> Attacked``."""
+    """A poison and how it is used.
 
-    kind: str  # "availability", "backdoor" or "targeted"
-    make: Callable[..., Attacked]
-
-
-def poison_with(
-    poison_class: Callable[..., Poison],
-    train: LabelledImages,
-    test: LabelledImages,
-    num_classes: int,
-    *,
-    rate: float | None = None,
-    **options: object,
-) -> Attacked:
-    """Poison a share ``rate`` of ``train``: the poison's own default if not given.
-
-    A poison that must see the data first is fitted on them, on a GPU if there is one.
+    Attributes:
+        name: as registered, or ``module:Class``; ``"clean"`` is no poison.
+        kind: ``"availability"``, ``"backdoor"`` or ``"targeted"``.
+        options: arguments of the poison.
+        rate: share of the training set to poison; ``None`` for the poison's own default.
+        setup: number of the target that a targeted attack aims at.
     """
-    poison = poison_class(num_classes=num_classes, **options)
-    if poison.needs_fit:
-        device = _work_device() if not poison.fits_in_parts else "cpu"
-        poison.fit(train.images.to(device), train.targets.to(device))
-    dataset = PoisonedDataset(train, poison, rate=rate)
-    images = torch.empty_like(train.images)
-    for i in range(0, len(train), _BLOCK):
-        block = list(range(i, min(i + _BLOCK, len(train))))
-        images[block] = torch.stack([image for image, _ in dataset.__getitems__(block)])
-    goal = triggered_test(poison, test) if isinstance(poison, Backdoor) else no_goal(train)
-    return Attacked(images, dataset.targets, dataset.mask | dataset.cover_mask, *goal)
+
+    name: str
+    kind: str
+    options: dict[str, Any]
+    rate: float | None = None
+    setup: int = 0
+
+    def run(self, train: LabelledImages, test: LabelledImages, num_classes: int) -> Attacked:
+        """Poison ``train``; ``test`` is what the attacker aims at."""
+        if self.name == CLEAN:
+            return Attacked(train.images, train.targets, torch.zeros(len(train), dtype=torch.bool), *no_goal(train))
+        poison = self.poison(num_classes)
+        if self.kind != "targeted":
+            return _poisoned(poison, train, test, self.rate)
+        rate = _TARGETED_RATE if self.rate is None else self.rate
+        return _aimed(poison, train, drawn_setup(train, test, num_classes, self.setup, rate))
+
+    def poison(self, num_classes: int) -> Any:
+        """The poison, not fitted.
+
+        Raises:
+            RegistryError: arguments that it does not take.
+        """
+        known = parameters(find(self.name, "poison"))
+        preset = {"num_classes": num_classes} if "num_classes" in known else {}
+        return create(self.name, "poison", **preset, **self.options)
 
 
-def target_with(
-    poison_class: Callable[..., TargetedPoison],
-    train: LabelledImages,
-    test: LabelledImages,
-    num_classes: int,
-    *,
-    setup: int = 0,
-    rate: float = 0.01,
-    **options: object,
-) -> Attacked:
-    """Aim at one test image by altering a share ``rate`` of ``train``, all of one class; see :func:`drawn_setup`."""
-    chosen = drawn_setup(train, test, num_classes, setup, rate)
-    poison = poison_class(num_classes=num_classes, **options)
-    device = _work_device()
-    crafted = poison.craft(train.images.to(device), train.targets.to(device), chosen)
-    mask = torch.zeros(len(train), dtype=torch.bool)
-    mask[chosen.base_indices] = True
-    wanted, truth = (torch.tensor([label]) for label in (chosen.base_class, chosen.target_class))
-    return Attacked(crafted.apply(train.images), train.targets, mask, chosen.target[None], wanted, truth)
+def find_attack(spec: str) -> Attack:
+    """The attack of ``clean`` or ``name:option=value:option=value``.
+
+    Two options are of the benchmark, not of the poison: ``rate``, the share of the training set to poison, and
+    ``setup``, the number of a target (targeted attacks only).
+
+    Raises:
+        RegistryError: no such poison, or text that is no such list of options.
+        BenchmarkError: ``rate`` or ``setup`` where it has no meaning.
+    """
+    name, options = parse(spec)
+    if name == CLEAN:
+        if options:
+            raise BenchmarkError(f"expected 'clean' without options, got {spec!r}.")
+        return Attack(CLEAN, "availability", {})
+    kind = _kind(find(name, "poison"))
+    rate, setup = options.pop("rate", None), options.pop("setup", None)
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1):
+        raise BenchmarkError(f"expected a rate above 0 and up to 1 in {spec!r}, got {rate!r}.")
+    if setup is not None and (kind != "targeted" or isinstance(setup, bool) or not isinstance(setup, int)):
+        raise BenchmarkError(f"expected setup as the number of a target, of a targeted poison, got {spec!r}.")
+    return Attack(name, kind, options, rate, setup or 0)
+
+
+def _kind(poison: type) -> str:
+    if issubclass(poison, TargetedPoison):
+        return "targeted"
+    return "backdoor" if issubclass(poison, Backdoor) else "availability"
+
+
+def _poisoned(poison: Poison, train: LabelledImages, test: LabelledImages, rate: float | None) -> Attacked:
+    """A share ``rate`` of ``train`` poisoned; what must see the data first is fitted on a GPU if there is one."""
+    dataset = PoisonedDataset(train, poison, rate=rate, device=work_device())
+    goal = triggered_test(dataset.poison, test) if isinstance(poison, Backdoor) else no_goal(train)
+    return Attacked(_images(dataset), dataset.targets, dataset.mask | dataset.cover_mask, *goal)
+
+
+def _aimed(poison: TargetedPoison, train: LabelledImages, setup: TargetedSetup) -> Attacked:
+    """The one target of ``setup`` aimed at, by its base images."""
+    poison.fit(train, setup=setup, device=work_device())
+    dataset = PoisonedDataset(train, poison)
+    wanted, truth = (torch.tensor([label]) for label in (setup.base_class, setup.target_class))
+    return Attacked(_images(dataset), dataset.targets, dataset.mask, setup.target[None], wanted, truth)
+
+
+def _images(dataset: PoisonedDataset) -> UInt8[Tensor, "n c h w"]:
+    blocks = (range(i, min(i + _BLOCK, len(dataset))) for i in range(0, len(dataset), _BLOCK))
+    return torch.stack([image for block in blocks for image, _ in dataset.__getitems__(list(block))])
 
 
 def drawn_setup(
@@ -134,10 +152,6 @@ def drawn_setup(
     return TargetedSetup(target, target_class, base_class, chosen)
 
 
-def _work_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def triggered_test(poison: Backdoor, test: LabelledImages) -> tuple[Tensor, Tensor, Tensor]:
     """``triggered, wanted, truth`` of the test images whose true class is not already the wanted one."""
     wanted = poison.wanted(test.targets)
@@ -151,68 +165,3 @@ def triggered_test(poison: Backdoor, test: LabelledImages) -> tuple[Tensor, Tens
 def no_goal(train: LabelledImages) -> tuple[Tensor, Tensor, Tensor]:
     """``triggered, wanted, truth`` of an attack that aims at no test image in particular."""
     return train.images[:0], train.targets[:0], train.targets[:0]
-
-
-def _untouched(train: LabelledImages, test: LabelledImages, num_classes: int) -> Attacked:
-    return Attacked(train.images, train.targets, torch.zeros(len(train), dtype=torch.bool), *no_goal(train))
-
-
-def _availability(poison_class: Callable[..., Poison]) -> Attack:
-    return Attack("availability", partial(poison_with, poison_class))
-
-
-def _backdoor(poison_class: Callable[..., Poison]) -> Attack:
-    return Attack("backdoor", partial(poison_with, poison_class))
-
-
-def _targeted(poison_class: Callable[..., TargetedPoison]) -> Attack:
-    return Attack("targeted", partial(target_with, poison_class))
-
-
-ATTACKS: dict[str, Attack] = {
-    CLEAN: Attack("availability", _untouched),
-    "ar": _availability(AR),
-    "badnets": _backdoor(BadNets),
-    "blend": _backdoor(Blend),
-    "bpp": _backdoor(BPP),
-    "bullseye_polytope": _targeted(BullseyePolytope),
-    "classwise": _availability(ClasswiseNoise),
-    "cuda": _availability(CUDA),
-    "em_classwise": _availability(EMClasswise),
-    "em_samplewise": _availability(EMSamplewise),
-    "gradient_matching": _targeted(GradientMatching),
-    "huda": _availability(HUDA),
-    "hypo": _availability(HYPO),
-    "lsp": _availability(LSP),
-    "narcissus": _backdoor(Narcissus),
-    "ops": _availability(OPS),
-    "rem": _availability(REM),
-    "samplewise": _availability(SamplewiseNoise),
-    "sep": _availability(SEP),
-    "sig": _backdoor(SIG),
-    "tap": _availability(TAP),
-    "vuda": _availability(VUDA),
-    "wanet": _backdoor(WaNet),
-}
-"""A new poison is one line here. The targeted ones take ``setup=0``, ``setup=1``, ...: one target each."""
-
-
-def find_attack(spec: str) -> tuple[Attack, dict[str, object]]:
-    """The attack and the options of ``name`` or ``name:option=value:option=value``, values in JSON or plain text.
-
-    Raises:
-        BenchmarkError: no such attack, or an option that is no ``option=value``.
-    """
-    name, *options = spec.split(":")
-    if name not in ATTACKS:
-        raise BenchmarkError(f"expected a poison among {', '.join(ATTACKS)}, got {name!r}.")
-    given = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals:
-            raise BenchmarkError(f"expected options of a poison as name:option=value, got {spec!r}.")
-        try:
-            given[key] = json.loads(value)
-        except ValueError:
-            given[key] = value
-    return ATTACKS[name], given

@@ -2,21 +2,40 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 
-from ..models.resnet import ResNet18
-from ..train.settings import DIGITS_SETTING, ClassifierSetting
+from ..train.settings import DIGITS_SETTING, FULL, QUARTER, ClassifierSetting
 
 AVAILABILITY = ("clean", "lsp", "ops", "ar", "cuda", "vuda", "huda", "classwise", "em_classwise")
 BACKDOORS = ("badnets", "blend", "sig", "wanet")
-BASELINES = ("none", "jpeg10", "jpeg75", "gray", "bitdepth2", "median", "gaussian", "projection", "mixup", "cutmix")
-OTHERS = ("coin", "coin_once", "ebm", "vae", "adversarial")
+BASELINES = (
+    "none",
+    "jpeg:quality=10",
+    "jpeg:quality=30:chroma_quality=10",
+    "jpeg:quality=75",
+    "grayscale",
+    "bitdepth",
+    "median",
+    "gaussian",
+    "projection",
+    "mixup",
+    "cutmix",
+    "grey_noise",
+)
+PURIFIERS = ("coin", "coin@once", "ebm", "vae", "auto")
 
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """One training run. A poison may carry options (``badnets:target=3``), a purifier its weights (``ebm=folder``)."""
+    """One training run.
+
+    Attributes:
+        poison: a registered name with its options, such as ``badnets:target=3``; or ``clean``.
+        purifier: a registered name with its options and perhaps a place, such as ``jpeg:quality=10`` or ``coin@once``;
+            or ``none``, or a training-time defence (:mod:`puretransforms.benchmark.defences`).
+        setting: the name of the classifier and its schedule.
+        seed: of training.
+    """
 
     poison: str
     purifier: str
@@ -30,11 +49,11 @@ class Preset:
 
     Attributes:
         setting: the classifier and its schedule.
-        poisons, purifiers: names in the tables of ``attacks`` and ``defences``; ``clean`` is no poison, ``none`` no
-            purifier.
+        poisons, purifiers: rows and columns as in :class:`Case`; ``clean`` is no poison, ``none`` no purifier.
         seeds: of training: order, augmentation, initial weights. The poison of a row is the same for all of them.
         train_size, test_size: a random part of the data, always the same; ``None`` for all of it.
         device: where to train and purify.
+        digits: made for the digits, which are used where no data is given; other presets must be given some.
     """
 
     name: str
@@ -45,6 +64,7 @@ class Preset:
     train_size: int | None = None
     test_size: int | None = None
     device: str = "cpu"
+    digits: bool = False
 
     def cases(self) -> Iterator[Case]:
         """Every case, all of the first seed before the next: a table is complete early, its spread comes later."""
@@ -70,36 +90,15 @@ def _first(name: str, names: Sequence[str]) -> tuple[str, ...]:
     return (name, *(other for other in dict.fromkeys(names) if other != name))
 
 
-_RESNET10 = partial(ResNet18, blocks=1)
-NARROW_8 = ClassifierSetting("narrow", width=8, epochs=8, network=_RESNET10, batch_size=64, max_lr=0.1)
-"""ResNet-10 of width 8, for CPUs: one minute a case. Poisons that are learned late look weak in eight epochs."""
-
-NARROW_24 = replace(NARROW_8, name="narrow-24", epochs=24)
-"""The same with the epochs in which such poisons (AR, class-wise noise) show."""
-
 WIDE = ClassifierSetting("wide", width=64, epochs=15, batch_size=512, max_lr=0.4)
-"""The published ResNet-18; bfloat16 and channels_last as every setting."""
+"""The published ResNet-18, as in most papers, on a short schedule; channels_last as every setting."""
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("tiny", DIGITS_SETTING, ("clean", "lsp", "cuda"), ("none", "gray", "coin"), seeds=(0,)),
-        Preset(
-            "cpu",
-            NARROW_24,
-            ("clean", "lsp", "ops", "ar", "cuda", "classwise", "em_classwise"),
-            ("none", "jpeg10", "gray", "coin"),
-            train_size=10_000,
-            test_size=5_000,
-        ),
-        Preset(
-            "short",
-            NARROW_8,
-            ("clean", "lsp", "badnets:margin=4"),
-            ("none", "jpeg10", "coin", "ebm"),
-            train_size=10_000,
-            test_size=5_000,
-        ),
-        Preset("gpu", WIDE, (*AVAILABILITY, *BACKDOORS), (*BASELINES, *OTHERS), device="cuda"),
+        Preset("tiny", DIGITS_SETTING, ("clean", "lsp", "cuda"), ("none", "grayscale", "coin"), (0,), digits=True),
+        Preset("quarter", QUARTER, (*AVAILABILITY, "badnets"), (*BASELINES, *PURIFIERS)),
+        Preset("full", FULL, (*AVAILABILITY, "badnets"), (*BASELINES, *PURIFIERS)),
+        Preset("gpu", WIDE, (*AVAILABILITY, *BACKDOORS), (*BASELINES, *PURIFIERS, "adversarial"), device="cuda"),
     )
 }

@@ -1,5 +1,6 @@
 """The command ``puretransforms bench``: words to a grid, the grid to a report."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import torch
 
 from ..errors import BenchmarkError
 from .cases import PRESETS, Preset
-from .grid import FIDELITY, RESULTS, Say, load_fidelity, load_results, provenance, run_bench
+from .entries import RESULTS, load_entries, load_fidelity, load_results, provenance
+from .gate import gate_markdown
+from .grid import Progress, Say, keep_freed_memory, run_bench
 from .report import write_report
 
 
@@ -15,7 +18,7 @@ def run_command(
     preset: str,
     out: Path,
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     poisons: str | None = None,
     purifiers: str | None = None,
     seeds: str | None = None,
@@ -23,12 +26,14 @@ def run_command(
     cache: Path | None = None,
     threads: int | None = None,
     say: Say = print,
+    on_epoch: Callable[[Progress], object] | None = None,
 ) -> str:
     """Run the grid and write the report over everything in ``out``; returns its Markdown.
 
     Args:
-        poisons, purifiers: names with commas between them; ``None`` for the preset's.
+        poisons, purifiers: as ``name:option=value``, with commas between them; ``None`` for the preset's.
         seeds: ``"3"`` for the first three, ``"0,2"`` or ``"2,"`` for these.
+        on_epoch: told after each epoch how far the run is; ``str(progress)`` says it in a line.
 
     Raises:
         BenchmarkError: no such preset, or seeds that are no numbers.
@@ -38,16 +43,46 @@ def run_command(
         grid = replace(grid, device=device)
     if threads is not None:
         torch.set_num_threads(threads)
-    run_bench(grid, out, data=data, cache=cache, say=say)
-    return write_report(out, load_results(out / RESULTS), load_fidelity(out / FIDELITY), provenance(out / RESULTS))
+    keep_freed_memory()
+    try:
+        run_bench(grid, out, data=data, cache=cache, say=say, on_epoch=on_epoch)
+    except KeyboardInterrupt:
+        say(f"Stopped. What is finished is in {out / RESULTS}: the same command goes on with the next case.")
+        raise
+    return report(out)
+
+
+def report(out: Path) -> str:
+    """Write the tables of what ``out/results`` holds; returns their Markdown, with the gate under them."""
+    folder = out / RESULTS
+    results = load_results(folder)
+    text = write_report(out, results, load_fidelity(folder), provenance(load_entries(folder)))
+    gate = gate_markdown(results)
+    if gate not in text:
+        text = f"{text.rstrip()}\n\n{gate}\n"
+        (out / "report.md").write_text(text, encoding="utf-8")
+    return text
 
 
 def chosen_grid(preset: str, poisons: str | None, purifiers: str | None, seeds: str | None) -> Preset:
     """A preset, with other rows, columns and seeds where they are given."""
     if preset not in PRESETS:
         raise BenchmarkError(f"expected a preset among {', '.join(PRESETS)}, got {preset!r}.")
-    words = [None if text is None else [word for word in text.split(",") if word] for text in (poisons, purifiers)]
+    words = [None if text is None else split_specs(text) for text in (poisons, purifiers)]
     return PRESETS[preset].with_grid(*words, None if seeds is None else _numbers(seeds))
+
+
+def split_specs(text: str) -> list[str]:
+    """The parts between commas; one inside brackets, braces or quotes belongs to the value of an option."""
+    parts, depth, quoted = [""], 0, False
+    for character in text:
+        quoted ^= character == '"'
+        depth += 0 if quoted else (character in "[{(") - (character in "]})")
+        if character == "," and depth == 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _numbers(seeds: str) -> list[int]:

@@ -1,12 +1,14 @@
 """How well a purifier keeps the images and how much of the poison it lets through, measured without training."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from ..functional.shapes import Float, Tensor, UInt8
+from ..functional.shapes import Float, Int, Tensor, UInt8
+from .defences import apply_purifier
 from .metrics import projected_gain, psnr, ssim
 
 _DRAW = 0
@@ -29,6 +31,7 @@ class Fidelity:
     psnr_clean: float | None  # P(x) against x
     ssim_clean: float
     gain: float | None
+    images_per_second: float | None = None  # purified, on the machine of the measurement
 
 
 @torch.no_grad()
@@ -38,15 +41,19 @@ def measure_fidelity(
     transform: Callable[[Tensor], Tensor] | None,
     clean: UInt8[Tensor, "n c h w"],
     poisoned: UInt8[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"] | None = None,
 ) -> Fidelity:
     """Purify both versions with the same random draws and compare them.
 
     ``transform`` is a purifier (``None`` for the identity) and sees the images as floats, so what is measured is the
-    purifier and not the 8-bit grid.
+    purifier and not the 8-bit grid. ``labels`` are those that the poisoned images carry.
     """
     x, attacked = clean.float() / 255, poisoned.float() / 255
     with _draws_by_place(transform):
-        kept, purified = (_apply(transform, batch) for batch in (x, attacked))
+        kept = _apply(transform, x, labels)
+        start = time.perf_counter()
+        purified = _apply(transform, attacked, labels)
+        seconds = time.perf_counter() - start
     delta = attacked - x
     return Fidelity(
         poison,
@@ -58,6 +65,7 @@ def measure_fidelity(
         _psnr(kept, x),
         float(ssim(kept, x).mean()),
         projected_gain(kept, purified, delta) if delta.any() else None,
+        None if transform is None else len(x) / max(seconds, 1e-9),
     )
 
 
@@ -67,12 +75,12 @@ def _psnr(a: Float[Tensor, "b c h w"], b: Float[Tensor, "b c h w"]) -> float | N
     return float(finite.mean()) if len(finite) else None
 
 
-def _apply(transform: Callable[[Tensor], Tensor] | None, batch: Tensor) -> Tensor:
+def _apply(transform: Callable[[Tensor], Tensor] | None, batch: Tensor, labels: Tensor | None) -> Tensor:
     if transform is None:
         return batch
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_DRAW)
-        return transform(batch)
+        return apply_purifier(transform, batch, labels)
 
 
 @contextmanager

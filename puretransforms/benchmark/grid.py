@@ -1,25 +1,22 @@
-"""Run a grid of cases, one JSON line each; what is finished is not run again."""
+"""Run a grid of cases, one JSON file each; what is finished is not run again."""
 
-import json
+import ctypes
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from datetime import date
+import shlex
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from ..errors import ManifestMismatchError
+from ..errors import BenchmarkError, ManifestMismatchError
 from .attacks import find_attack
+from .cache import Cache
 from .cases import Case, Preset
-from .defences import find_defence
+from .defences import canonical, find_defence
+from .entries import RESULTS, Entry, circumstances, entry_name, load_entries, load_entry, save_entry
 from .fidelity import Fidelity
 from .run import Bench, Result
 from .sources import load_data, part_of
-from .store import Store
 
-RESULTS, FIDELITY = "results.jsonl", "fidelity.jsonl"
 Say = Callable[[str], None]
 
 
@@ -30,127 +27,196 @@ def run_bench(
     data: str | Path | None = None,
     cache: str | Path | None = None,
     say: Say = print,
+    on_epoch: Callable[["Progress"], object] | None = None,
 ) -> list[Result]:
-    """Run every case of ``preset`` that ``out/results.jsonl`` does not hold yet.
+    """Run every case of ``preset`` that ``out/results`` does not hold yet.
 
-    Several processes may share ``out`` and ``cache``: every line is appended by one write, and a case that two have run
-    at the same time counts once.
+    Several processes may share ``out`` and ``cache``: each file appears whole or not at all, and a case that two have
+    run at the same time counts once. A run may be stopped at any moment, and the same call goes on.
 
     Args:
         preset: the grid (:data:`puretransforms.benchmark.cases.PRESETS`, :meth:`Preset.with_grid`).
         out: folder of results; made if it is not there.
         data: see :func:`puretransforms.benchmark.sources.load_data`.
         cache: folder to keep poisoned and purified sets in, between runs; ``None`` keeps them in memory.
-        say: told each result as a line of text.
+        say: told what is done and each result, as lines of text.
+        on_epoch: told after each epoch how far the run is.
 
     Returns:
         The results of this preset's cases, old and new.
 
     Raises:
         ManifestMismatchError: ``out`` holds results of other data or of another classifier.
-        SourceError, BenchmarkError: no such data; an unknown poison or purifier.
+        SourceError, BenchmarkError, RegistryError: no such data; an unknown poison or purifier.
     """
-    for case in preset.cases():
+    cases = list(dict.fromkeys(_canonical(case) for case in preset.cases()))
+    for case in cases:
         find_attack(case.poison), find_defence(case.purifier)
+    if data is None and not preset.digits:
+        raise BenchmarkError(
+            f"expected data for the preset {preset.name!r}: a folder with train and test in it, an .npz, or a name "
+            "such as torchvision:CIFAR10:data."
+        )
     train, test = load_data(data)
-    train, test = part_of(train, preset.train_size), part_of(test, preset.test_size)
-    bench = Bench(train, test, device=preset.device, store=Store(Path(cache) if cache else None))
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    _mend(out / RESULTS), _mend(out / FIDELITY)
+    bench = Bench(
+        part_of(train, preset.train_size),
+        part_of(test, preset.test_size),
+        device=preset.device,
+        cache=Cache(Path(cache) if cache else None),
+    )
+    folder = Path(out) / RESULTS
     about = {"data": bench.fingerprint, "setting": preset.setting.describe()}
-    done = {result.case: result for result in load_results(out / RESULTS, about)}
-    known = {(line.poison, line.purifier) for line in load_fidelity(out / FIDELITY)}
-    for case in preset.cases():
-        if (case.poison, case.purifier) not in known:
-            known.add((case.poison, case.purifier))
-            fidelity = bench.fidelity(case.poison, case.purifier)
-            if fidelity is not None:
-                _append(out / FIDELITY, asdict(fidelity))
-        if case not in done:  # perhaps another process has finished it since
-            done |= {result.case: result for result in load_results(out / RESULTS, about)}
-        if case in done:
+    entries = {entry.result.case: entry for entry in load_entries(folder)}
+    for case in cases:
+        if case in entries:
+            _check_alike(folder / entry_name(case), entries[case], about)
+    progress = Progress(cases, [case for case in cases if case in entries], preset.setting.epochs)
+    if progress.left:
+        say(progress.opening(folder))
+    fidelity = {(e.result.poison, e.result.purifier): e.fidelity for e in entries.values()}
+    for case in cases:
+        path = folder / entry_name(case)
+        if case not in entries and path.is_file():  # another process has finished it since
+            entries[case] = load_entry(path)
+            _check_alike(path, entries[case], about)
+        if case in entries:
+            progress.skip(case)
             continue
-        result = bench.run(case, preset.setting)
-        done[case] = result
-        _append(out / RESULTS, asdict(result) | {"about": about | _environment(bench)})
+        progress.begin(case)
+        result = bench.run(case, preset.setting, None if on_epoch is None else progress.teller(on_epoch))
+        measured = _fidelity(bench, case, fidelity)
+        sizes = {"train_images": len(bench.train), "test_images": len(bench.test)}
+        made_by = {"command": command_of(case, preset, data)}
+        entries[case] = Entry(result, measured, made_by | about | sizes | circumstances(preset.device))
+        save_entry(folder, entries[case])
+        progress.end(case)
         success = f", success {result.success[-1]:.1%}" if result.success else ""
         say(
-            f"{case.poison} / {case.purifier}, seed {case.seed}: {result.test[-1]:.1%}{success}, {result.seconds:.0f} s"
+            f"{case.poison} / {case.purifier}, seed {case.seed}: {result.test[-1]:.1%}{success}, "
+            f"{result.seconds:.0f} s{progress.rest()}"
         )
-    return [done[case] for case in preset.cases()]
+    return [entries[case].result for case in cases]
 
 
-def load_results(path: Path, about: dict[str, Any] | None = None) -> list[Result]:
-    """The results in a file, one for each case; with ``about``, all must be of that data and setting.
+def command_of(case: Case, preset: Preset, data: str | Path | None) -> str:
+    """The words for the shell that run one case again; of a path of data the name alone."""
+    words = ["puretransforms", "bench", "--preset", preset.name]
+    if data is not None:
+        words += ["--data", Path(data).name if Path(data).exists() else str(data)]
+    words += ["--poisons", case.poison, "--purifiers", case.purifier, "--seeds", f"{case.seed},", "--out", "bench"]
+    return shlex.join(words)
 
-    Raises:
-        ManifestMismatchError: a line is of other data or of another setting, or no result.
+
+class Progress:
+    """How far a grid is, and how long it will still take at the pace so far.
+
+    Attributes:
+        case: what runs now.
+        epoch, epochs: of its training; ``accuracy`` is that after the epoch, a fraction.
+        done, total: cases.
     """
-    found: dict[Case, Result] = {}
-    for number, line in enumerate(_lines(path), 1):
-        for name, value in (about or {}).items():
-            if line.get("about", {}).get(name) != value:
-                raise ManifestMismatchError(
-                    f"expected results with {name} {value} in {path}, got {line.get('about', {}).get(name)} in line "
-                    f"{number}: choose another folder for the results."
-                )
-        try:
-            result = Result(**{key: value for key, value in line.items() if key != "about"})
-        except TypeError as error:
-            raise ManifestMismatchError(f"expected a result in line {number} of {path}: {error}.") from error
-        found.setdefault(result.case, result)
-    return list(found.values())
+
+    def __init__(self, cases: list[Case], finished: list[Case], epochs: int) -> None:
+        self.total, self.done, self.epochs = len(cases), len(finished), epochs
+        self.case: Case | None = None
+        self.epoch, self.accuracy = 0, 0.0
+        self._finished, self._ran = set(finished), 0
+        self._start = time.monotonic()
+
+    @property
+    def left(self) -> int:
+        """Cases that are not finished."""
+        return self.total - self.done
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of the cases that this run has finished, or of its first case so far; ``None`` at its begin."""
+        ran = self._ran + (self.epoch / self.epochs if self.case is not None else 0)
+        if ran <= 0:
+            return None
+        return (time.monotonic() - self._start) / ran * (self.total - self.done - (ran - self._ran))
+
+    def opening(self, folder: Path) -> str:
+        """The first line of a run."""
+        before = f", {self.done} of them done before" if self.done else ""
+        return (
+            f"{self.total} cases{before}. Each is written to {folder} as it ends: if this run is stopped, run the same "
+            "command again, and it goes on with the next."
+        )
+
+    def begin(self, case: Case) -> None:
+        """A case starts."""
+        self.case, self.epoch = case, 0
+
+    def skip(self, case: Case) -> None:
+        """A case that is there already; another process may have made it since."""
+        if case not in self._finished:
+            self._finished.add(case)
+            self.done += 1
+
+    def end(self, case: Case) -> None:
+        """A case is finished."""
+        self._ran += 1
+        self.case, self.epoch = None, 0
+        self.skip(case)
+
+    def rest(self) -> str:
+        """Words on what is still to come; empty after the last case."""
+        if not self.left:
+            return ""
+        return f" ({self.done} of {self.total}, about {duration(self.seconds_left or 0)} to go)"
+
+    def teller(self, on_epoch: Callable[["Progress"], object]) -> Callable[[int, float], None]:
+        """What a case calls after each epoch."""
+
+        def tell(epoch: int, accuracy: float) -> None:
+            self.epoch, self.accuracy = epoch, accuracy
+            on_epoch(self)
+
+        return tell
+
+    def __str__(self) -> str:
+        if self.case is None:
+            return f"{self.done} of {self.total} cases"
+        left = "" if self.seconds_left is None else f", about {duration(self.seconds_left)} to go"
+        return (
+            f"case {self.done + 1} of {self.total}, {self.case.poison} / {self.case.purifier}, seed {self.case.seed}: "
+            f"epoch {self.epoch} of {self.epochs}, {self.accuracy:.1%}{left}"
+        )
 
 
-def provenance(path: Path) -> str:
-    """One sentence on what the results in a file were measured with."""
-    lines = [line["about"] for line in _lines(path) if "about" in line]
-    if not lines:
-        return ""
-    setting, first = lines[0]["setting"], lines[0]
-
-    def all_of(name: str) -> str:
-        return ", ".join(dict.fromkeys(str(line[name]) for line in lines))
-
-    return (
-        f"Setting {setting['name']}: {setting['network']} of width {setting['width']}, {setting['epochs']} epochs, "
-        f"batches of {setting['batch_size']}; {first['train_images']:,} training and {first['test_images']:,} test "
-        f"images (data {first['data']}). Measured on {all_of('device')}, {all_of('threads')} thread(s) a run, torch "
-        f"{all_of('torch')}, {all_of('date')}."
-    )
+def duration(seconds: float) -> str:
+    """``"40 s"``, ``"12 min"``, ``"3 h 20 min"``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def load_fidelity(path: Path) -> list[Fidelity]:
-    """The measurements of purifiers on images, the last of each pair of poison and purifier."""
-    found = {(line["poison"], line["purifier"]): Fidelity(**line) for line in _lines(path)}
-    return list(found.values())
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks instead of returning them: fresh pages cost a third of a step; numbers stay."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        yield from map(json.loads, path.read_text().splitlines())
+def _canonical(case: Case) -> Case:
+    return Case(case.poison, canonical(case.purifier), case.setting, case.seed)
 
 
-def _mend(path: Path) -> None:
-    """Cut off a last line that a kill left half written."""
-    text = path.read_bytes() if path.exists() else b""
-    if not text.endswith(b"\n") and text:
-        with path.open("r+b") as file:
-            file.truncate(text.rfind(b"\n") + 1)
+def _fidelity(bench: Bench, case: Case, known: dict[tuple[str, str], Fidelity | None]) -> Fidelity | None:
+    """Of each pair of poison and purifier once; it does not depend on the training."""
+    pair = (case.poison, case.purifier)
+    if pair not in known:
+        known[pair] = bench.fidelity(*pair)
+    return known[pair]
 
 
-def _append(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def _environment(bench: Bench) -> dict[str, Any]:
-    return {
-        "train_images": len(bench.train),
-        "test_images": len(bench.test),
-        "device": torch.cuda.get_device_name() if bench.device.startswith("cuda") else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-    }
+def _check_alike(path: Path, entry: Entry, about: dict[str, object]) -> None:
+    for name, value in about.items():
+        if entry.about[name] != value:
+            raise ManifestMismatchError(
+                f"expected results with {name} {value} in {path}, got {entry.about[name]}: choose another folder "
+                "for the results."
+            )

@@ -49,10 +49,12 @@ def run_case(
     num_classes: int = 10,
     device: str | None = None,
     probe: Callable[[nn.Module], object] | None = None,
+    on_epoch: Callable[[int, float], object] | None = None,
 ) -> Outcome:
     """Train by ``setting`` on ``train``, each batch through ``transform`` (and ``adapt``), and test after each epoch.
 
-    The test images stay as they are; ``probe`` is shown the network after each epoch too.
+    The test images stay as they are; ``probe`` is shown the network after each epoch too, and ``on_epoch``
+    told its number (from 1) and the accuracy.
     """
     model, records = setting.train(
         train.images,
@@ -69,6 +71,8 @@ def run_case(
         accuracies.append(evaluate(model, test.images, test.targets, device=device))
         if probe is not None:
             probe(model)
+        if on_epoch is not None:
+            on_epoch(record.epoch, accuracies[-1])
     return Outcome(data, setting.name, seed, record.accuracy, accuracies, seconds)
 
 

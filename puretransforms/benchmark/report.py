@@ -1,4 +1,4 @@
-"""The results as tables: Markdown for people, JSON for programs, and two pictures."""
+"""The results as tables: Markdown for people, JSON for programs, and two charts."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
+from ..errors import MissingExtraError
+from ..reporting.plots import matrix_svg, scatter_svg
+from ..reporting.tables import markdown as markdown_table
 from .fidelity import Fidelity
 from .outcome import spread
-from .plot import matrix_svg, scatter_svg
 from .run import Result
 
 
@@ -77,11 +79,29 @@ def _cell(poison: str, group: Sequence[Result]) -> Cell:
 def write_report(out: str | Path, results: Iterable[Result], fidelity: Iterable[Fidelity], provenance: str = "") -> str:
     """Write ``report.md``, ``report.json``, ``accuracy.svg`` and ``fidelity.svg`` into ``out``; gives the Markdown.
 
-    ``provenance``: a sentence on what the results were measured with.
+    Without matplotlib (extra ``report``) the two charts are left out, and the Markdown says so.
+
+    Args:
+        out: a folder, made if need be.
+        results: of any number of poisons, purifiers and seeds.
+        fidelity: of the purifiers, where it was measured.
+        provenance: a sentence on what the results were measured with.
     """
     out, table, measured = Path(out), cells(results), list(fidelity)
     out.mkdir(parents=True, exist_ok=True)
+    values = {(cell.poison, cell.purifier): cell.last for cell in table}
+    points = [
+        (line.psnr_clean, values[line.poison, line.purifier], line.purifier, line.poison)
+        for line in measured
+        if line.psnr_clean is not None and (line.poison, line.purifier) in values
+    ]
     text = markdown(table, measured, provenance)
+    try:
+        (out / "accuracy.svg").write_text(matrix_svg(values, "test accuracy in %, last epoch"))
+        scatter = scatter_svg(points, "PSNR of purified clean images in dB", "test accuracy in %, last epoch")
+        (out / "fidelity.svg").write_text(scatter)
+    except MissingExtraError as error:
+        text += f"\nNo charts: {error}\n"
     (out / "report.md").write_text(text)
     report = {
         "provenance": provenance,
@@ -89,16 +109,6 @@ def write_report(out: str | Path, results: Iterable[Result], fidelity: Iterable[
         "fidelity": [asdict(line) for line in measured],
     }
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    values = {(cell.poison, cell.purifier): cell.last for cell in table}
-    (out / "accuracy.svg").write_text(matrix_svg(values, "test accuracy in %, last epoch"))
-    points = [
-        (line.psnr_clean, values[line.poison, line.purifier], line.purifier, line.poison)
-        for line in measured
-        if line.psnr_clean is not None and (line.poison, line.purifier) in values
-    ]
-    (out / "fidelity.svg").write_text(
-        scatter_svg(points, "PSNR of purified clean images in dB", "test accuracy in %, last epoch")
-    )
     return text
 
 
@@ -123,24 +133,20 @@ def markdown(table: Sequence[Cell], fidelity: Sequence[Fidelity], provenance: st
 def _matrix(title: str, table: Sequence[Cell], write: Callable[[Cell], str]) -> str:
     columns = list(dict.fromkeys(cell.purifier for cell in table))
     found = {(cell.poison, cell.purifier): write(cell) for cell in table}
-    rows = [f"**{title}**", "", f"| poison | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for poison in dict.fromkeys(cell.poison for cell in table):
-        rows.append(f"| {poison} | {' | '.join(found.get((poison, column), '') for column in columns)} |")
-    return "\n".join(rows)
+    poisons = dict.fromkeys(cell.poison for cell in table)
+    rows = [[poison, *(found.get((poison, column), "") for column in columns)] for poison in poisons]
+    return f"**{title}**\n\n{markdown_table(['poison', *columns], rows)}"
 
 
 def _fidelity_table(fidelity: Sequence[Fidelity]) -> str:
-    rows = [
-        "**What the purifier does to the images** (dB; gain 1: the perturbation passes whole, 0: nothing of it does)",
-        "",
-        "| poison | purifier | PSNR x', x | PSNR P(x'), x | SSIM P(x'), x | PSNR P(x), x | SSIM P(x), x | gain |",
-        "|---" * 8 + "|",
-    ]
+    title = "**What the purifier does to the images** (dB; gain 1: the perturbation passes whole, 0: none of it does)"
+    measures = ("PSNR x', x", "PSNR P(x'), x", "SSIM P(x'), x", "PSNR P(x), x", "SSIM P(x), x", "gain")
+    rows = []
     for f in fidelity:
         gain = "" if f.gain is None else f"{f.gain:.3f}"
         numbers = _db(f.psnr_poisoned), _db(f.psnr), f"{f.ssim:.3f}", _db(f.psnr_clean), f"{f.ssim_clean:.3f}", gain
-        rows.append(f"| {f.poison} | {f.purifier} | {' | '.join(numbers)} |")
-    return "\n".join(rows)
+        rows.append((f.poison, f.purifier, *numbers))
+    return f"{title}\n\n{markdown_table(('poison', 'purifier', *measures), rows)}"
 
 
 def _db(value: float | None) -> str:

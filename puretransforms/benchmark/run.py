@@ -1,5 +1,6 @@
 """Run a case of the benchmark to a frozen :class:`Result`: poison, purify, train, test."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +11,14 @@ from ..data.samples import LabelledImages
 from ..train.classifier import predict
 from ..train.settings import ClassifierSetting
 from .attacks import Attacked, find_attack
+from .cache import Cache
 from .cases import Case
-from .defences import Defence, find_defence
+from .defences import Defence, apply_purifier, find_defence
 from .fidelity import Fidelity, measure_fidelity
 from .outcome import run_case
 from .sources import fingerprint
-from .store import Store
+
+_BLOCK = 1000
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Result:
 
     ``success`` is the share of triggered test images (backdoor) or of targets (targeted attack) that the network takes
     for what the attacker wants, one for each epoch, empty for other attacks; ``success_by_class`` is the last of them
-    by true class.
+    by true class. ``place`` is where the purifier acted.
     """
 
     poison: str
@@ -37,6 +40,7 @@ class Result:
     success: list[float]
     success_by_class: dict[str, float]
     seconds: float  # of training, without the tests
+    place: str = ""
 
     @property
     def case(self) -> Case:
@@ -50,41 +54,52 @@ class Bench:
     Args:
         train, test: clean.
         device: where to purify and train.
-        store: where sets are kept.
+        cache: where sets are kept.
     """
 
     def __init__(
-        self, train: LabelledImages, test: LabelledImages, *, device: str = "cpu", store: Store | None = None
+        self, train: LabelledImages, test: LabelledImages, *, device: str = "cpu", cache: Cache | None = None
     ) -> None:
         self.train, self.test = train, test
         self.device = device
-        self.store = store or Store()
+        self.cache = cache or Cache()
         self.num_classes = int(max(train.targets.max(), test.targets.max())) + 1
         self.fingerprint = fingerprint(train, test)
+        self._fitted: dict[tuple[str, str], Any] = {}
 
-    def run(self, case: Case, setting: ClassifierSetting) -> Result:
-        """Train and test; the purifier sees the training images alone."""
-        attack, _ = find_attack(case.poison)
-        defence, _ = find_defence(case.purifier)
+    def run(
+        self, case: Case, setting: ClassifierSetting, on_epoch: Callable[[int, float], object] | None = None
+    ) -> Result:
+        """Train and test; ``on_epoch`` is told the epoch (1, 2, ...) and the test accuracy after it, a fraction."""
+        attack, defence = find_attack(case.poison), find_defence(case.purifier)
         attacked = self.attacked(case.poison)
-        made = None if defence.place in ("nowhere", "stored") else self._defence(case.purifier, attacked)
-        if defence.place == "advised":
-            defence = replace(defence, place="after" if made.online else "stored")
-        victim = LabelledImages(self._stored(case, defence, attacked, made), attacked.targets)
-        if defence.place == "before":
-            setting = replace(setting, augment=_before(made, setting.augment))
+        place = self._place(case, defence)
+        images, test = attacked.images, self.test
+        if place in ("once", "test"):
+            images = self._purified(case, attacked.images, attacked.targets, "train")
+        if place == "test":
+            test = LabelledImages(self._purified(case, test.images, None, "test"), test.targets, test.classes)
+            triggered = self._purified(case, attacked.triggered, None, "triggered")
+            attacked = replace(attacked, triggered=triggered)
+        transform, adapt = None, None
+        if place == "access":
+            purifier = self._purifier(case.poison, case.purifier)
+            transform, adapt = (None, _with_labels(purifier)) if purifier.reads_labels else (purifier, None)
+        if place == "training":
+            adapt = defence.training(self.num_classes)
         success = _Success(attacked, self.num_classes)
         outcome = run_case(
             case.poison,
-            victim,
-            self.test,
+            LabelledImages(images, attacked.targets),
+            test,
             setting,
             seed=case.seed,
-            transform=made if defence.place == "after" else None,
-            adapt=made if defence.place == "step" else None,
+            transform=transform,
+            adapt=adapt,
             num_classes=self.num_classes,
             device=self.device,
             probe=success if len(attacked.wanted) else None,
+            on_epoch=on_epoch,
         )
         return Result(
             case.poison,
@@ -97,44 +112,63 @@ class Bench:
             success.shares,
             success.by_class,
             outcome.seconds,
+            place,
         )
 
     def fidelity(self, poison: str, purifier: str, sample: int = 500) -> Fidelity | None:
         """What the purifier does to (at most ``sample`` of the) poisoned images; ``None`` if it changes no image."""
-        defence, _ = find_defence(purifier)
-        if defence.place == "step":
+        defence = find_defence(purifier)
+        if defence.place == "training":
             return None
         attacked = self.attacked(poison)
         rows = (attacked.mask.nonzero()[:, 0] if attacked.mask.any() else torch.arange(len(self.train)))[:sample]
-        transform = _bound(self._defence(purifier, attacked), defence, attacked.targets[rows])
         return measure_fidelity(
-            poison, purifier, transform, self.train.images[rows].to(self.device), attacked.images[rows].to(self.device)
+            poison,
+            purifier,
+            None if defence.place == "nowhere" else self._purifier(poison, purifier),
+            self.train.images[rows].to(self.device),
+            attacked.images[rows].to(self.device),
+            attacked.targets[rows],
         )
 
     def attacked(self, poison: str) -> Attacked:
         """The training set under this attack."""
-        attack, options = find_attack(poison)
 
         def make() -> dict[str, Tensor]:
-            return vars(attack.make(self.train, self.test, self.num_classes, **options))
+            return vars(find_attack(poison).run(self.train, self.test, self.num_classes))
 
-        return Attacked(**self.store.get([self.fingerprint, poison], make))
+        return Attacked(**self.cache.get([self.fingerprint, poison], make))
 
-    def _stored(self, case: Case, defence: Defence, attacked: Attacked, made: Any) -> Tensor:
-        if defence.place != "stored":
-            return attacked.images
+    def _place(self, case: Case, defence: Defence) -> str:
+        if defence.place != "advised":
+            return defence.place
+        return "access" if getattr(self._purifier(case.poison, case.purifier), "online", False) else "once"
+
+    def _purifier(self, poison: str, purifier: str) -> Any:
+        """The purifier of a column, fitted to the poisoned set if it has to be; those of one poison are kept."""
+        key = (poison, purifier)
+        if key not in self._fitted:
+            self._fitted = {known: made for known, made in self._fitted.items() if known[0] == poison}
+            attacked = self.attacked(poison)
+            poisoned = LabelledImages(attacked.images, attacked.targets, self.train.classes)
+            self._fitted[key] = find_defence(purifier).purifier(
+                poisoned, self.cache.path([self.fingerprint, poison, purifier, "fit"], ".fit.safetensors")
+            )
+        return self._fitted[key]
+
+    def _purified(self, case: Case, images: Tensor, labels: Tensor | None, part: str) -> Tensor:
+        """``images`` purified once, in blocks; the labels that they carry are for a purifier that reads them."""
 
         def make() -> dict[str, Tensor]:
-            transform = self._defence(case.purifier, attacked) if made is None else made
-            parts = zip(attacked.images.split(1000), attacked.targets.split(1000), strict=True)
-            bound = (_bound(transform, defence, labels)(part.to(self.device)).cpu() for part, labels in parts)
-            return {"images": torch.cat(list(bound))}
+            purifier = self._purifier(case.poison, case.purifier)
+            blocks = [slice(i, i + _BLOCK) for i in range(0, len(images), _BLOCK)]
+            purified = [
+                apply_purifier(purifier, images[block].to(self.device), None if labels is None else labels[block]).cpu()
+                for block in blocks
+            ]
+            return {"images": torch.cat(purified) if purified else images}
 
-        return self.store.get([self.fingerprint, case.poison, case.purifier], make)["images"]
-
-    def _defence(self, purifier: str, attacked: Attacked) -> Any:
-        defence, weights = find_defence(purifier)
-        return defence.make(LabelledImages(attacked.images, attacked.targets), self.num_classes, weights)
+        return self.cache.get([self.fingerprint, case.poison, case.purifier, part], make)["images"]
 
 
 class _Success:
@@ -153,16 +187,11 @@ class _Success:
         self.by_class = {str(label): float(hits[attacked.truth == label].mean()) for label in classes}
 
 
-def _bound(transform: Any, defence: Defence, labels: Tensor) -> Any:
-    """``transform`` as a function of images alone, also where it reads the labels that they carry."""
-    return (lambda images: transform(images, labels)[0]) if defence.labelled else transform
+def _with_labels(purifier: Any) -> Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A purifier that reads labels, as a step of the training: there the labels are at hand."""
 
+    def adapt(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            return apply_purifier(purifier, x, y), y
 
-def _before(transform: Any, augment: Any) -> Any:
-    """``transform`` on the float images, then ``augment``, both in ``0 .. 255``."""
-
-    def both(images: Tensor, generator: torch.Generator) -> Tensor:
-        x = transform(images.float().div_(255)).mul_(255)
-        return x if augment is None else augment(x, generator)
-
-    return both
+    return adapt

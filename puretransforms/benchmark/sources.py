@@ -8,26 +8,31 @@ import numpy as np
 import torch
 
 from ..data.digits import load_digits
-from ..data.samples import LabelledImages
+from ..data.samples import LabelledImages, gather
 from ..errors import SourceError
 from .folder import load_image_folder
 
+_NAMED = ("hf:", "torchvision:")
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def load_data(source: str | Path | None) -> tuple[LabelledImages, LabelledImages]:
-    """``(train, test)``.
+    """``(train, test)`` in memory.
 
     Args:
         source: ``None`` for the digits of scikit-learn; a folder with ``train`` and ``test`` in it, each with a folder
-            of images per class; or an ``.npz`` with uint8 ``x_train, x_test [N, H, W, 3]`` and integers
-            ``y_train, y_test [N]``.
+            of images per class; an ``.npz`` with uint8 ``x_train, x_test [N, H, W, 3]`` and integers
+            ``y_train, y_test [N]``; or a name, ``hf:NAME`` or ``torchvision:CLASS:ROOT``, of which the splits ``train``
+            and ``test`` are read.
 
     Raises:
         SourceError: none of these.
+        MissingExtraError: a package for this kind of source is not installed.
     """
     if source is None:
         return load_digits()
+    if str(source).startswith(_NAMED):
+        return _load_named(str(source))
     path = Path(source)
     if path.is_dir():
         train, test = load_image_folder(path / "train"), load_image_folder(path / "test")
@@ -55,6 +60,15 @@ def fingerprint(*parts: LabelledImages) -> str:
         digest.update(part.images.contiguous().numpy())
         digest.update(part.targets.contiguous().numpy())
     return digest.hexdigest()[:16]
+
+
+def _load_named(name: str) -> tuple[LabelledImages, LabelledImages]:
+    if "#" in name:
+        raise SourceError(f"expected a name without a split, since train and test are both read, got {name!r}.")
+    train, test = gather(f"{name}#train"), gather(f"{name}#test")
+    if train.classes != test.classes:
+        raise SourceError(f"expected the same classes in train and test, got {train.classes} and {test.classes}.")
+    return train, test
 
 
 def _load_npz(path: Path) -> tuple[LabelledImages, LabelledImages]:

@@ -3,8 +3,9 @@
 import os
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from warnings import warn
@@ -16,27 +17,26 @@ from ..data.open_source import open_source
 from ..data.sources.base import Source
 from ..data.sources.folder import is_within
 from ..errors import SourceError, UntouchedImageWarning
+from ..functional import checks
 from ..storage.remote import is_remote
 from .engines.local import clean_units, clear_errors, quiet
 from .engines.ray import run_on_ray
 from .estimate import DryRun, estimate
-from .finish import conclude
-from .fitting import fit_first, to_fit
-from .manifest import Layout, check_free, claim, describe
-from .names import MANIFEST, REPORT, STATE
-from .packing import folders, plan
+from .fitting import class_numbers, fit_first
+from .manifest import MANIFEST, REPORT, STATE, Layout, check_free, claim, describe
 from .pipeline import Job
 from .purifier import Purifier, chosen, device_of, own_copy
 from .result import CleanResult as CleanResult
-from .result import load
+from .result import conclude
 from .summary import Summary
-from .units import Unit
+from .writers import writer_for
+from .writers.base import Unit, Writer
 
 
 def clean(
     source: Any,
-    out: str | os.PathLike[str] | None,
-    purifier: Purifier | str,
+    out: str | os.PathLike[str],
+    purifier: Purifier | str | Sequence[Purifier | str],
     *,
     batch_size: int = 256,
     workers: int | None = None,
@@ -44,7 +44,6 @@ def clean(
     seed: int = 0,
     device: str | torch.device | None = None,
     strict: bool = False,
-    dry_run: bool = False,
     report: bool = True,
     progress: bool = True,
     rank: int | None = None,
@@ -54,11 +53,11 @@ def clean(
     image_key: str | None = None,
     label_key: str | None = None,
     options: Mapping[str, Any] | None = None,
-) -> CleanResult | DryRun:
-    """Purify every image of ``source``: a folder, a data set of torchvision or Hugging Face, WebDataset shards.
+) -> CleanResult:
+    """Purify every image of ``source``: a folder, a dataset of torchvision or Hugging Face, WebDataset shards.
 
     A folder gives the same tree: class folders and names stay (``a/b.jpg`` becomes ``a/b.png``), files that are no
-    images are copied byte for byte. A torchvision data set gives an ``ImageFolder`` with the same targets, a Hugging
+    images are copied byte for byte. A torchvision dataset gives an ``ImageFolder`` with the same targets, a Hugging
     Face data set Parquet with the same features, tar shards the same shards with new image members. All get
     ``manifest.jsonl`` (a row for every source file or row), ``run.json`` (the configuration) and ``report.html``; all
     images are lossless PNG. Damaged images are put aside in ``<out>.quarantine``. Alpha, ICC profile and EXIF are kept
@@ -73,14 +72,17 @@ def clean(
     Args:
         source: see :func:`puretransforms.data.open_source.open_source`: a folder laid out as for
             ``torchvision.datasets.ImageFolder`` or any tree of images, also by URL; shards such as
-            ``"shards/{000..099}.tar"``; a map-style data set; a ``datasets.Dataset``.
-        out: a new or empty folder (or URL), or the output of the same call; not in ``source`` nor around it. ``None``
-            keeps a data set in memory: :attr:`CleanResult.dataset`.
+            ``"shards/{000..099}.tar"``; a map-style dataset; a ``datasets.Dataset``; or a name such as
+            ``"hf:cifar10#train"`` or ``"torchvision:CIFAR10:data#train"``.
+        out: a new or empty folder (or URL), or the output of the same call; not in ``source`` nor around it. See
+            :func:`clean_in_memory` for a dataset that stays in memory.
         purifier: callable from uint8 ``[B, C, H, W]``, C = 1 or 3, to the same. A copy of it is used, in eval mode;
             wherever it, or a transform inside it, has an attribute ``seed`` that is ``None``, that becomes ``seed``.
-            A class with a class method ``fit``, such as ``VAEPurify``, or ``partial(VAEPurify.fit, schedule="short")``
-            is fitted to ``source`` and its classes first, and kept in ``<out>.purifier``.
-            ``"auto"`` scans ``source`` first and purifies as the verdict advises: a chain that ``run.json`` names.
+            One that reads labels (:attr:`PureTransform.reads_labels`) is given those of the images, by the numbers of
+            the source or by the names of the classes that it was fitted to. One that is not fitted, such as
+            ``VAEPurify(weights=None)``, is fitted to ``source`` first, and kept in ``<out>.purifier``. Text is what
+            :func:`puretransforms.create` takes, such as ``"jpeg:quality=10"``, or ``"auto"``, which scans ``source``
+            and purifies as the verdict advises. A list is a chain.
         batch_size: at most so many images of one size at a time.
         workers: processes that read and write (default: one for each core this process may use); with
             ``engine="ray"`` threads of each actor (default: 1).
@@ -89,14 +91,13 @@ def clean(
         seed: keys every random draw.
         device: where batches go; default: where the purifier's own tensors are, else the CPU.
         strict: raise at the first damaged image instead of putting it aside.
-        dry_run: write nothing, and return an estimate of time and disk space.
         report: write ``report.html``.
         progress: show a progress bar with files per second and time left.
         rank, world_size: this process takes the units ``rank, rank + world_size, ...``; default: the environment
             variables ``RANK`` and ``WORLD_SIZE``, else all units. Whichever process sees the last unit done finishes.
         engine: ``"local"``, or ``"ray"`` for a Ray cluster (extra ``ray``), whose nodes must all see ``out``.
         actors: of Ray; default: one for each core, or with a CUDA ``device`` one for each GPU.
-        image_key: the image column of a Hugging Face data set, the image extension in tar shards; default: the only
+        image_key: the image column of a Hugging Face dataset, the image extension in tar shards; default: the only
             one there is.
         label_key: the column of the class, the extension of the class member; default: the only ``ClassLabel``,
             ``"cls"``.
@@ -107,6 +108,9 @@ def clean(
         ManifestMismatchError: ``out`` holds something else, or was made by another configuration.
         CorruptImageError: a damaged image, with ``strict``.
         PurifierError: the purifier returned another shape or dtype.
+        LabelError: a purifier reads labels, and an image has no class, or one that it was not fitted to.
+        NotFittedError: several processes, and a purifier that is not fitted.
+        RegistryError: no purifier of this name.
         WorkerDiedError: a worker process was killed, most likely for want of memory.
         OutputError: ``out`` cannot be written.
         StoreError: an object store refused a request, or failed it six times.
@@ -114,96 +118,197 @@ def clean(
     """
     started = time.perf_counter()
     rank, world_size = _place(rank, world_size)
-    for name, value in (("batch_size", batch_size), ("unit_size", unit_size), ("workers", workers), ("actors", actors)):
-        if value is not None and value < 1:
-            raise ValueError(f"expected {name} of at least 1, got {value}.")
-    if engine not in ("local", "ray"):
-        raise ValueError(f"expected engine 'local' or 'ray', got {engine!r}.")
+    _check_sizes(batch_size=batch_size, unit_size=unit_size, workers=workers, actors=actors)
+    local = checks.choice("engine", engine, ("local", "ray")) == "local"
     images = open_source(source, image_key, label_key, options)
-    purifier = chosen(purifier, images, seed=seed, workers=workers, progress=progress)
-    place, memory = _output(images, out, world_size)
-    classes, bar = None, None
-    wanted = to_fit(purifier)
-    if wanted:
-        with closing(Layout(place, options)) as layout:
-            _check_apart(images, layout)
-            check_free(layout)
-        fit = {"seed": seed, "device": device, "world_size": world_size, "dry_run": dry_run, "progress": progress}
-        purifier, classes, bar = fit_first(wanted, images, place, **fit)
-    where = device_of(purifier) if device is None else torch.device(device)
-    if dry_run:
-        with quiet(where):
-            return estimate(images, place, own_copy(purifier, seed, where), where, workers or _cores())
-    layout = Layout(place, options)
-    _check_apart(images, layout)
-    job = Job(
-        source=images,
-        layout=layout,
-        purifier=own_copy(purifier, seed, where if engine == "local" else torch.device("cpu")),
-        batch_size=batch_size,
-        workers=workers or (_cores() if engine == "local" else 1),
-        device=where,
-        strict=strict,
-        seed=seed,
-        processes=engine == "local",
-        classes=classes,
-    )
-    try:
-        with clear_errors(place):
-            by_class = {} if classes is None else {"classes": list(classes)}
-            claim(layout, describe(images, job.purifier, seed, unit_size) | by_class)
-            units = plan(images, unit_size)
-            mine = units[rank::world_size]
-            done = layout.done()  # before the next line: whoever finishes writes the manifest first, then removes marks
-            todo = [] if layout.finished else [unit for unit in mine if unit.number not in done]
-            if todo:
-                for folder in folders(images):
-                    layout.store.make(folder)
-        if todo:
-            with _progress_bar(mine, todo, progress, bar) as bar:
-                if engine == "ray":
-                    gpus = 1.0 if where.type == "cuda" else 0.0
-                    run_on_ray(job, [unit.number for unit in todo], unit_size, actors, gpus, bar.update)
-                else:
-                    clean_units(job, todo, bar.update)
-        with clear_errors(place), quiet(where):
-            complete, summary = conclude(layout, len(units), images, report and memory is None)
-            dataset = load(layout.store, images, in_memory=True) if memory else None
-    finally:
-        if bar is not None:
-            bar.close()
-        layout.close()
-        if memory:
-            memory.cleanup()
+    with ExitStack() as stack:
+        writer = writer_for(images, stack.enter_context(closing(Layout(_resolved(out), options))))
+        ready = _prepare(writer, purifier, options, seed, device, world_size, progress)
+        job = Job(
+            writer=writer,
+            purifier=own_copy(ready.purifier, seed, ready.device if local else torch.device("cpu")),
+            batch_size=batch_size,
+            workers=workers or (_cores() if local else 1),
+            device=ready.device,
+            strict=strict,
+            seed=seed,
+            processes=local,
+            labels=ready.labels,
+        )
+        with clear_errors(writer.layout.store.root):
+            units, mine, todo = _begin(job, unit_size, rank, world_size)
+        if todo or ready.bar is not None:
+            bar = stack.enter_context(_progress_bar(mine, todo, progress, ready.bar))
+        if todo and local:
+            clean_units(job, todo, bar.update)
+        elif todo:
+            run_on_ray(job, [unit.number for unit in todo], unit_size, actors, bar.update)
+        with clear_errors(writer.layout.store.root), quiet(job.device):
+            complete, summary = conclude(writer, len(units), report)
     if complete:
         _warn_of(summary)
-    seconds = time.perf_counter() - started
+    return _result(writer, summary, complete, sum(len(unit.tasks) for unit in todo), time.perf_counter() - started)
+
+
+def clean_in_memory(
+    dataset: Any,
+    purifier: Purifier | str | Sequence[Purifier | str],
+    *,
+    batch_size: int = 256,
+    workers: int | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    strict: bool = False,
+    progress: bool = True,
+    image_key: str | None = None,
+    label_key: str | None = None,
+) -> Any:
+    """Purify a dataset of torchvision or Hugging Face and give it back in memory: :func:`clean` without an output.
+
+    A dataset that holds its pixels in ``data``, as ``CIFAR10`` does, comes back as one of its own type; another
+    map-style dataset as a :class:`~puretransforms.data.sources.map_style.PurifiedDataset`, a ``datasets.Dataset`` as
+    such. Targets, order and transforms stay; samples with damaged images are left out, with a warning.
+
+    Args:
+        dataset: a map-style dataset, a ``datasets.Dataset``, or the name of one.
+        purifier, batch_size, workers, seed, device, strict, progress, image_key, label_key: see :func:`clean`.
+
+    Raises:
+        SourceError: files or shards, which need an output.
+    """
+    source = open_source(dataset, image_key, label_key)
+    with tempfile.TemporaryDirectory(prefix="puretransforms-") as folder:
+        out = Path(folder, "out")
+        if not writer_for(source, Layout(out)).loads_into_memory:
+            raise SourceError(
+                "expected a dataset to clean in memory, got files or shards: call clean(source, out, purifier) with an "
+                "output folder or URL."
+            )
+        result = clean(
+            source,
+            out,
+            purifier,
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+            device=device,
+            strict=strict,
+            report=False,
+            progress=progress,
+            rank=0,
+            world_size=1,
+        )
+        return result.writer.load(in_memory=True)
+
+
+def estimate_clean(
+    source: Any,
+    out: str | os.PathLike[str],
+    purifier: Purifier | str | Sequence[Purifier | str],
+    *,
+    workers: int | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    image_key: str | None = None,
+    label_key: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> DryRun:
+    """The time and the disk space that :func:`clean` with these arguments would take; nothing is written.
+
+    A purifier that is not fitted is fitted first, unless ``<out>.purifier`` holds it: the estimate is of the cleaning
+    alone.
+
+    Args:
+        source, out, purifier, workers, seed, device, progress, image_key, label_key, options: see :func:`clean`.
+    """
+    _check_sizes(workers=workers)
+    images = open_source(source, image_key, label_key, options)
+    with closing(Layout(_resolved(out), options)) as layout:
+        ready = _prepare(writer_for(images, layout), purifier, options, seed, device, 1, progress, keep=False)
+        if ready.bar is not None:
+            ready.bar.close()
+        with quiet(ready.device):
+            own = own_copy(ready.purifier, seed, ready.device)
+            return estimate(images, layout.store.root, own, ready.device, workers or _cores(), ready.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A fitted purifier, the device of its batches, the number of each class if it reads labels, and the fit's bar."""
+
+    purifier: Purifier
+    device: torch.device
+    labels: dict[str, int] | None
+    bar: tqdm | None
+
+
+def _prepare(
+    writer: Writer,
+    purifier: Any,
+    options: Mapping[str, Any] | None,
+    seed: int,
+    device: str | torch.device | None,
+    world_size: int,
+    progress: bool,
+    keep: bool = True,
+) -> _Ready:
+    """Choose the purifier, and fit it where it has to be fitted first."""
+    purifier = chosen(purifier)
+    _check_apart(writer.source, writer.layout)
+    if keep and not getattr(purifier, "fitted", True):
+        check_free(writer.layout)
+    purifier, bar = fit_first(
+        purifier,
+        writer.source,
+        writer.layout.store.root,
+        options=options,
+        seed=seed,
+        device=device,
+        world_size=world_size,
+        keep=keep,
+        progress=progress,
+    )
+    where = device_of(purifier) if device is None else torch.device(device)
+    return _Ready(purifier, where, class_numbers(purifier, writer.source), bar)
+
+
+def _begin(job: Job, unit_size: int, rank: int, world_size: int) -> tuple[list[Unit], list[Unit], list[Unit]]:
+    """Claim the output: ``(all units, those of this rank, those of them that are still to do)``."""
+    writer, layout = job.writer, job.writer.layout
+    classes = {} if job.labels is None else {"classes": dict(job.labels)}
+    claim(layout, describe(writer.source, job.purifier, job.seed, unit_size) | classes)
+    units = writer.plan(unit_size)
+    mine = units[rank::world_size]
+    done = layout.done()  # before the next line: whoever finishes writes the manifest first, then removes marks
+    todo = [] if layout.finished else [unit for unit in mine if unit.number not in done]
+    for folder in writer.folders if todo else ():
+        layout.store.make(folder)
+    return units, mine, todo
+
+
+def _result(writer: Writer, summary: Summary, complete: bool, files: int, seconds: float) -> CleanResult:
+    layout = writer.layout
     return CleanResult(
-        out=None if memory else _named(layout, ""),
-        manifest=None if memory else _named(layout, MANIFEST),
-        report=_named(layout, REPORT) if not memory and layout.store.exists(REPORT) else None,
+        out=_named(layout, ""),
+        manifest=_named(layout, MANIFEST),
+        report=_named(layout, REPORT) if layout.store.exists(REPORT) else None,
         counts=dict(summary.counts),
         seconds=seconds,
-        images_per_second=sum(len(unit.tasks) for unit in todo) / seconds,
+        images_per_second=files / seconds,
         complete=complete,
-        dataset=dataset,
-        source=images,
-        store=None if memory else layout.store,
+        writer=writer,
     )
 
 
-def _output(
-    source: Source, out: str | os.PathLike[str] | None, world_size: int
-) -> tuple[str, tempfile.TemporaryDirectory | None]:
-    """``(where to write, the temporary folder around it or None)``."""
-    if out is not None:
-        return (out, None) if is_remote(out) else (os.path.realpath(out), None)
-    if type(source).__name__ not in ("ImageDataset", "HuggingFaceDataset"):
-        raise SourceError("expected an output for files and shards, got None: name a folder or a URL.")
-    if world_size > 1:
-        raise ValueError(f"expected one process for a result in memory, got world_size={world_size}: name an output.")
-    memory = tempfile.TemporaryDirectory(prefix="puretransforms-")
-    return os.path.join(os.path.realpath(memory.name), "out"), memory  # noqa: PTH118
+def _resolved(out: str | os.PathLike[str]) -> str:
+    return out if is_remote(out) else os.path.realpath(out)
+
+
+def _check_sizes(**sizes: int | None) -> None:
+    for name, value in sizes.items():
+        if value is not None:
+            checks.whole(name, value, least=1)
 
 
 def _named(layout: Layout, name: str) -> Path | str:

@@ -5,6 +5,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from ..data.codec import Decoded, decode, encode
 from ..data.sources.base import Entry, Source, read_image
 from ..errors import CorruptImageError
 from ..storage.remote import is_remote
+from .pipeline import purify_batch
 from .purifier import Purifier
-from .steps import purify_batch
 
 _SAMPLE = 64
 _SAMPLE_PIXELS = 1 << 24
@@ -52,17 +53,29 @@ class DryRun:
         return self.bytes_needed <= self.bytes_free
 
 
-def estimate(listing: Source, out: str, purifier: Purifier, device: torch.device, workers: int) -> DryRun:
-    """Time a sample of ``listing``; ``workers`` threads are taken to share the reading and writing evenly."""
+def estimate(
+    listing: Source,
+    out: str,
+    purifier: Purifier,
+    device: torch.device,
+    workers: int,
+    numbers: Mapping[str, int] | None = None,
+) -> DryRun:
+    """Time a sample of ``listing``; ``workers`` threads are taken to share the reading and writing evenly.
+
+    ``numbers``: of the classes, for a purifier that reads labels.
+    """
     images, others, skipped = ([e for e in listing.entries if e.kind == kind] for kind in ("image", "other", "skipped"))
     start = time.perf_counter()
     sampled, decoded = _decode_some(listing, images[:: -(-len(images) // _SAMPLE)])
     codec_seconds = time.perf_counter() - start
     purify_seconds, sizes = 0.0, []
-    for same in _by_shape(decoded):
-        purify_batch(purifier, same[:1], device)  # the first call may compile, or start the GPU
+    for group in _by_shape(decoded):
+        same = [image for image, _ in group]
+        labels = None if numbers is None else [numbers[label] for _, label in group]
+        purify_batch(purifier, same[:1], device, labels and labels[:1])  # the first may compile, or start the GPU
         start = time.perf_counter()
-        after = purify_batch(purifier, same, device)
+        after = purify_batch(purifier, same, device, labels)
         middle = time.perf_counter()
         sizes += [len(encode(pixels, like)) for pixels, like in zip(after, same, strict=True)]
         purify_seconds += middle - start
@@ -83,14 +96,14 @@ def estimate(listing: Source, out: str, purifier: Purifier, device: torch.device
     )
 
 
-def _decode_some(source: Source, sample: list[Entry]) -> tuple[int, list[Decoded]]:
-    """``(number looked at, those that are readable)``; ends early where images are large."""
-    decoded: list[Decoded] = []
+def _decode_some(source: Source, sample: list[Entry]) -> tuple[int, list[tuple[Decoded, str]]]:
+    """``(number looked at, those that are readable with their labels)``; ends early where images are large."""
+    decoded: list[tuple[Decoded, str]] = []
     for looked_at, entry in enumerate(sample):
-        if sum(math.prod(image.size) for image in decoded) > _SAMPLE_PIXELS:
+        if sum(math.prod(image.size) for image, _ in decoded) > _SAMPLE_PIXELS:
             return looked_at, decoded
         with contextlib.suppress(CorruptImageError, OSError):
-            decoded.append(decode(read_image(source, entry)))
+            decoded.append((decode(read_image(source, entry)), entry.label))
     return len(sample), decoded
 
 
@@ -102,8 +115,8 @@ def _free(out: str) -> int:
     return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
 
 
-def _by_shape(images: list[Decoded]) -> list[list[Decoded]]:
-    groups: dict[tuple[int, int, int], list[Decoded]] = {}
-    for image in images:
-        groups.setdefault(image.shape, []).append(image)
+def _by_shape(images: list[tuple[Decoded, str]]) -> list[list[tuple[Decoded, str]]]:
+    groups: dict[tuple[int, int, int], list[tuple[Decoded, str]]] = {}
+    for image, label in images:
+        groups.setdefault(image.shape, []).append((image, label))
     return list(groups.values())

@@ -1,144 +1,175 @@
-"""Purifiers that are fitted to the very images that they clean, such as D-VAE: the fit before the cleaning.
+"""Purifiers that learn from the very images that they clean: the fit before the cleaning, and the labels of classes.
 
-The fitted purifier is kept in ``<out>.purifier``, beside the output, so that a run goes on after a break in the fit,
-and after one in the cleaning without another fit; ``from_pretrained`` of its class loads it for other uses.
+A purifier that is not fitted is fitted to the source first, and kept in ``<out>.purifier``, beside the output, so that
+a run goes on after a break in the fit, and after one in the cleaning without another fit; ``from_pretrained`` of its
+class loads it for other uses.
 """
 
-import inspect
+import copy
 import json
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import partial
+import tempfile
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from ..data.codec import decode
-from ..data.sources.base import Source, read_image
-from ..errors import CorruptImageError, LabelError, ManifestMismatchError, SourceError
-from ..functional.shapes import Tensor, UInt8
-from ..storage.remote import is_remote
-from .manifest import digest_of
-from .purifier import Purifier
+from ..data.sources.base import Source
+from ..errors import LabelError, ManifestMismatchError, NotFittedError
+from ..storage.store import Store, open_store
+from .purifier import Purifier, parts, reads_labels
 
 _PLAN, _CHECKPOINT = "fit.json", "fit.safetensors"
 
 
-class ToFit(NamedTuple):
-    """A class of purifiers, and the options of its ``fit``.
-
-    ``kind.fit(samples, num_classes=, seed=, device=, checkpoint=, on_record=, **options)`` gives the purifier, of
-    ``(images, labels)``; ``samples`` is a list of ``(uint8 [C, H, W], int)``.
-    """
-
-    kind: Any
-    options: Mapping[str, Any]
-
-
-def to_fit(purifier: Any) -> ToFit | None:
-    """What has to be fitted first: a class with a class method ``fit``, or ``functools.partial`` of that method.
-
-    Raises:
-        TypeError: a class of purifiers that need no fit.
-    """
-    given, options = purifier, {}
-    if isinstance(purifier, partial) and not purifier.args:
-        given, options = purifier.func, purifier.keywords
-    if inspect.ismethod(given) and isinstance(given.__self__, type) and given.__name__ == "fit":
-        return ToFit(given.__self__, options)
-    if not isinstance(purifier, type):
-        return None
-    if not inspect.ismethod(getattr(purifier, "fit", None)):
-        name = purifier.__name__
-        raise TypeError(f"expected a purifier, got the class {name}, which needs no fit: write {name}().")
-    return ToFit(purifier, {})
-
-
 def fit_first(
-    wanted: ToFit,
+    purifier: Any,
     source: Source,
     out: str,
     *,
+    options: Mapping[str, Any] | None = None,
     seed: int,
     device: Any = None,
     world_size: int = 1,
-    dry_run: bool = False,
+    keep: bool = True,
     progress: bool = True,
-) -> tuple[Purifier, dict[str, int], tqdm]:
-    """The fitted purifier, the number of each class, and the bar that the cleaning goes on with.
+) -> tuple[Purifier, tqdm | None]:
+    """``(the fitted purifier, the bar that the cleaning goes on with)``; of a fitted one itself and ``None``.
 
-    The labels are the classes of the source in alphabetical order. Damaged images are left out. Goes on after a break;
-    what is fitted already is loaded.
+    Goes on after a break; what has been fitted already is loaded. Damaged images are left out.
 
     Args:
+        purifier: stays as it is; a copy is fitted.
+        source: to fit to.
         out: of the cleaning.
-        seed: of the fit, unless the options name one.
-        device: where to fit, unless the options name one.
-        world_size, dry_run, progress: of the cleaning.
+        options: for fsspec, where ``out`` is a URL; there the fit itself starts anew after a break.
+        seed: of the fit, where the purifier has none of its own.
+        device: where to fit.
+        world_size: processes that clean.
+        keep: write ``<out>.purifier``.
+        progress: show a bar.
 
     Raises:
-        SourceError: ``out`` is a URL, or the images have no classes.
+        NotFittedError: a purifier inside a ``v2.Compose``, or one of several processes, that is not fitted.
         ManifestMismatchError: ``<out>.purifier`` was fitted to other images, or otherwise.
-        ValueError: nothing is fitted yet, and ``dry_run`` or several processes are asked for.
-        NoImageError, LabelError, DivergenceError: as ``fit``.
+        NoImageError, LabelError, DivergenceError: as its ``fit``.
     """
-    if is_remote(out):
-        raise SourceError(f"expected a local output for a purifier that is fitted first, got {out!r}: copy it later.")
-    classes = {name: i for i, name in enumerate(sorted({e.label for e in source.entries if e.kind == "image"}))}
-    if "" in classes:
-        raise LabelError(
-            "expected images with classes, to fit a purifier to, got some without: put each into a class folder, or "
-            "use a purifier that needs no labels."
-        )
-    folder = Path(f"{out}.purifier")
-    plan = {
-        "purifier": wanted.kind.__qualname__,
-        "options": {name: repr(value) for name, value in sorted(wanted.options.items()) if name != "device"},
-        "seed": seed,
-        "classes": list(classes),
-        "source": digest_of(source),
-    }
-    fitted = _state_of(folder, plan)
-    if not fitted and (dry_run or world_size > 1):
-        raise ValueError(
-            f"expected {str(folder)!r} to hold a fitted {wanted.kind.__name__} for a dry run or several processes, "
-            "got none: call clean without dry_run and in one process first."
+    if getattr(purifier, "fitted", True):
+        for part in parts(purifier):
+            if not getattr(part, "fitted", True):
+                raise NotFittedError(
+                    f"expected {type(part).__name__} inside {type(purifier).__name__} to be fitted: call its "
+                    "fit(dataset) first, or give a list of purifiers, which is fitted here."
+                )
+        return purifier, None
+    if any(type(part).reads_labels for part in parts(purifier) if hasattr(type(part), "reads_labels")):
+        _check_classes(source)
+    store = open_store(f"{out}.purifier", options)
+    plan = _plan_of(purifier, source, seed)
+    fitted = _state_of(store, plan)
+    name = type(purifier).__name__
+    if not fitted and world_size > 1:
+        raise NotFittedError(
+            f"expected {store.root!r} to hold a fitted {name} for several processes, got none: call clean in one "
+            "process first, or fit it yourself with fit(dataset)."
         )
     bar = tqdm(total=0, unit="img", disable=not progress)
-    if not fitted:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder, plan | {"fitted": False})
-        try:
-            _fit(wanted, gathered(source, classes), folder, len(classes), seed, device, bar)
-        except BaseException:
-            bar.close()
-            raise
-        _write(folder, plan | {"fitted": True})
-        (folder / _CHECKPOINT).unlink(missing_ok=True)
+    try:
+        if not fitted:
+            purifier = copy.deepcopy(purifier)
+        elsewhere = store.remote or not (keep or fitted)
+        with tempfile.TemporaryDirectory(prefix="puretransforms-") if elsewhere else nullcontext(store.root) as place:
+            folder = Path(place)
+            if not fitted:
+                folder.mkdir(parents=True, exist_ok=True)
+                if keep:
+                    _put_plan(store, plan | {"fitted": False}, folder)
+                _fit(purifier, source, folder, seed, device, bar)
+                purifier.save_pretrained(folder)
+                for file in folder.glob(f"{_CHECKPOINT}*"):
+                    file.unlink()
+                if keep:
+                    if store.remote:
+                        store.publish({str(file): file.name for file in folder.iterdir()})
+                    _put_plan(store, plan | {"fitted": True}, folder)
+            elif store.remote:
+                for file in store.files():
+                    (folder / file).write_bytes(store.read(file))
+            loaded = type(purifier).from_pretrained(folder)
+    except BaseException:
+        bar.close()
+        raise
+    if getattr(purifier, "device", None) is not None:
+        loaded.device = purifier.device  # of this machine, so it is not saved
     bar.set_description("clean")
-    return wanted.kind.from_pretrained(folder), classes, bar
+    return loaded, bar
 
 
-def labelled(purifier: Callable[..., Any], labels: list[int]) -> Purifier:
-    """``images -> images`` of a purifier of ``(images, labels)``."""
-    return lambda x: purifier(x, torch.tensor(labels, device=x.device))[0]
+def class_numbers(purifier: Any, source: Source) -> dict[str, int] | None:
+    """The label of each class of ``source`` for a purifier that reads labels; ``None`` for one of images alone.
+
+    The labels are the numbers of the source itself. Where the purifier was saved with the names of its classes, these
+    decide: a class of the source has the number that the purifier knows it by. A class whose name is its own number, as
+    in shards that hold numbers alone, has that number everywhere.
+
+    Raises:
+        LabelError: images without a class, or of a class that the purifier does not know.
+    """
+    if not reads_labels(purifier):
+        return None
+    _check_classes(source)
+    found = source.class_to_idx()
+    used = {name: found[name] for name in sorted({e.label for e in source.entries if e.kind == "image"})}
+    for part in parts(purifier):
+        if getattr(part, "reads_labels", False) and getattr(part, "num_classes", None) is not None:
+            used = _known_numbers(part, used)
+    return used
 
 
-def gathered(source: Source, classes: Mapping[str, int]) -> list[tuple[UInt8[Tensor, "c h w"], int]]:
-    """Every image that can be decoded, and its label."""
-    samples = []
-    for entry in source.entries:
-        if entry.kind == "image":
-            with suppress(CorruptImageError, OSError):
-                image = decode(read_image(source, entry))
-                pixels = torch.frombuffer(bytearray(image.pixels), dtype=torch.uint8).view(image.shape)
-                samples.append((pixels.permute(2, 0, 1), classes[entry.label]))
-    return samples
+def _known_numbers(purifier: Any, numbers: dict[str, int]) -> dict[str, int]:
+    name, classes = type(purifier).__name__, getattr(purifier, "classes", None) or []
+    known = {name: number for number, name in enumerate(classes)}
+    if numbers.keys() <= known.keys() and len(known) == len(classes):
+        return {name: known[name] for name in numbers}
+    bare = all(name == str(number) for name, number in numbers.items())  # shards with a number for a class
+    if classes and not bare and any(name != str(number) for name, number in known.items()):
+        strange = sorted(numbers.keys() - known.keys())
+        raise LabelError(
+            f"expected classes that this {name} was fitted to ({_listed(classes)}), got {_listed(strange)}: fit it to "
+            "this dataset, or rename the classes."
+        )
+    highest = max(numbers.values())
+    if highest >= purifier.num_classes:
+        raise LabelError(
+            f"expected labels from 0 to {purifier.num_classes - 1}, as this {name} was fitted to, got {highest}: fit "
+            "it to this dataset."
+        )
+    return numbers
 
 
-def _fit(wanted: ToFit, samples: list, folder: Path, num_classes: int, seed: int, device: Any, bar: tqdm) -> None:
+def _listed(names: list[str], most: int = 10) -> str:
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
+
+
+def _check_classes(source: Source) -> None:
+    if any(entry.kind == "image" and not entry.label for entry in source.entries):
+        raise LabelError(
+            "expected images with classes, for a purifier that reads labels, got some without: put each into a class "
+            "folder, or use a purifier that needs no labels."
+        )
+
+
+def _plan_of(purifier: Any, source: Source, seed: int) -> dict[str, Any]:
+    """Everything that decides the fit."""
+    config = purifier._config() if hasattr(purifier, "_config") else repr(purifier)
+    plan = {"purifier": type(purifier).__qualname__, "config": config, "seed": seed}
+    plan |= {"classes": source.class_to_idx(), "source": source.digest()}
+    return json.loads(json.dumps(plan, default=repr))
+
+
+def _fit(purifier: Any, source: Source, folder: Path, seed: int, device: Any, bar: tqdm) -> None:
     stages_shown: set[int] = set()
 
     def advance(record: Any) -> None:
@@ -150,28 +181,29 @@ def _fit(wanted: ToFit, samples: list, folder: Path, num_classes: int, seed: int
         bar.set_description(f"fit, stage {record.stage + 1} of {record.stages}", refresh=new)
         bar.update((record.stage * record.updates + record.step) * record.images - bar.n)
 
-    options = {"seed": seed, "num_classes": num_classes, "device": None if device is None else str(device)}
-    options |= wanted.options
-    purifier = wanted.kind.fit(samples, **options, checkpoint=folder / _CHECKPOINT, on_record=advance)
-    purifier.save_pretrained(folder)
+    own = getattr(purifier, "seed", None)
+    purifier.fit(
+        source,
+        seed=seed if own is None else own,
+        device=None if device is None else str(device),
+        checkpoint=folder / _CHECKPOINT,
+        on_record=advance,
+    )
 
 
-def _state_of(folder: Path, plan: dict[str, Any]) -> bool:
+def _state_of(store: Store, plan: dict[str, Any]) -> bool:
     """Is what ``plan`` says fitted already?"""
-    file = folder / _PLAN
-    if not file.exists():
+    if not store.exists(_PLAN):
         return False
-    before = json.loads(file.read_text())
+    before = json.loads(store.read(_PLAN))
     differing = [name for name, value in plan.items() if before.get(name) != value]
     if differing:
         raise ManifestMismatchError(
-            f"expected {str(folder)!r} to be fitted as asked for now, but {', '.join(differing)} differ: remove it to "
+            f"expected {store.root!r} to be fitted as asked for now, but {', '.join(differing)} differ: remove it to "
             "fit anew, or give another output folder."
         )
     return before["fitted"]
 
 
-def _write(folder: Path, plan: dict[str, Any]) -> None:
-    temporary = folder / f"{_PLAN}.tmp"
-    temporary.write_text(json.dumps(plan, indent=1) + "\n")
-    temporary.replace(folder / _PLAN)
+def _put_plan(store: Store, plan: dict[str, Any], scratch: Path) -> None:
+    store.put(_PLAN, json.dumps(plan, indent=1).encode() + b"\n", scratch)

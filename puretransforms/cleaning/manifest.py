@@ -1,6 +1,5 @@
 """What stands beside the cleaned images: where it lies, what a row says, and which configuration made it."""
 
-import hashlib
 import json
 import os
 import platform
@@ -17,9 +16,10 @@ from PIL import Image
 from ..data.sources.base import Source
 from ..errors import ManifestMismatchError
 from ..storage.store import open_store
-from .names import MANIFEST, RUN, STATE
 from .purifier import weights_sha256
 
+MANIFEST, RUN, REPORT, STATE = "manifest.jsonl", "run.json", "report.html", ".puretransforms"
+OURS = (MANIFEST, RUN, REPORT, STATE)
 FORMAT = 1
 Row = dict[str, Any]
 
@@ -104,20 +104,11 @@ def describe(source: Source, purifier: Any, seed: int, unit_size: int) -> dict[s
             "files": len(source.entries),
             "images": sum(entry.kind == "image" for entry in source.entries),
             "bytes": sum(entry.size for entry in source.entries),
-            "sha256": digest_of(source),
+            "sha256": source.digest(),
         },
         "versions": {name: version(name) for name in ("puretransforms", "torch", "torchvision", "pillow")}
         | {"python": platform.python_version()},
     }
-
-
-def digest_of(source: Source) -> str:
-    """sha256 of the listing: names, sizes and kinds, and what else decides the content."""
-    digest = hashlib.sha256()
-    for entry in source.entries:
-        digest.update(os.fsencode(entry.path) + b"\0%d %s\n" % (entry.size, entry.kind.encode()))
-    digest.update(source.fingerprint.encode())
-    return digest.hexdigest()
 
 
 def check_free(layout: Layout) -> None:

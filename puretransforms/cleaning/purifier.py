@@ -1,34 +1,53 @@
-"""The purifier that a run uses: a copy of the caller's, seeded, in eval mode, on one device."""
+"""The purifier that a run uses: made from its name, copied, seeded, in eval mode, on one device."""
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torchvision.transforms import v2
 
-from ..data.sources.base import Source
 from ..functional.shapes import Tensor
+from ..registry import create
+from ..transforms.chain import PurifierChain
 
-Purifier = Callable[[Tensor], Tensor]
-
-CHOOSERS: dict[str, Callable[..., Purifier]] = {}
-"""Purifiers by a word: ``chooser(source, seed=, workers=, progress=)``. Layers above put theirs here when imported."""
+Purifier = Callable[..., Any]
 
 
-def chosen(purifier: Purifier | str, source: Source, *, seed: int, workers: int | None, progress: bool) -> Purifier:
-    """The purifier itself, or what the chooser of that name takes for ``source``.
+def chosen(purifier: Purifier | str | Sequence[Purifier | str]) -> Purifier:
+    """The purifier itself, the one that a text names, or the chain of several.
 
     Raises:
-        ValueError: no such name.
+        RegistryError: no such name.
+        TypeError: a class, or something that cannot be called.
     """
-    if not isinstance(purifier, str):
-        return purifier
-    if purifier not in CHOOSERS:
-        names = ", ".join(map(repr, sorted(CHOOSERS))) or "none"
-        raise ValueError(f"expected a purifier such as COINInterpolate(), or a name ({names}), got {purifier!r}.")
-    return CHOOSERS[purifier](source, seed=seed, workers=workers, progress=progress)
+    if isinstance(purifier, str):
+        return create(purifier, "purifier")
+    if isinstance(purifier, Sequence):
+        return PurifierChain(purifier)
+    if isinstance(purifier, type):
+        raise TypeError(f"expected a purifier, got the class {purifier.__name__}: write {purifier.__name__}().")
+    if not callable(purifier):
+        raise TypeError(f"expected a purifier such as COINInterpolate(), or its name, got {purifier!r}.")
+    return purifier
+
+
+def reads_labels(purifier: Any) -> bool:
+    """Does it use the labels that it is given beside the images, itself or in a ``v2.Compose``?"""
+    if isinstance(purifier, v2.Compose):
+        return any(map(reads_labels, purifier.transforms))
+    return bool(getattr(purifier, "reads_labels", False))
+
+
+def parts(purifier: Any) -> Iterator[Any]:
+    """A purifier and everything inside it; ``v2.Compose`` does not register its children, so each is asked."""
+    yield purifier
+    children = list(purifier.children()) if isinstance(purifier, torch.nn.Module) else []
+    unregistered = getattr(purifier, "transforms", ())  # of v2.Compose
+    for child in [*children, *(unregistered if isinstance(unregistered, list | tuple) else ())]:
+        yield from parts(child)
 
 
 def device_of(purifier: Any) -> torch.device:
@@ -39,7 +58,7 @@ def device_of(purifier: Any) -> torch.device:
 def own_copy(purifier: Any, seed: int, device: torch.device) -> Any:
     """The purifier that this run uses: seeded wherever it has no seed, in eval mode, on ``device``."""
     purifier = copy.deepcopy(purifier)
-    for part in _parts(purifier):
+    for part in parts(purifier):
         if isinstance(part, torch.nn.Module):
             part.eval().to(device)
         if getattr(part, "seed", 0) is None:
@@ -47,19 +66,11 @@ def own_copy(purifier: Any, seed: int, device: torch.device) -> Any:
     return purifier
 
 
-def _parts(purifier: Any) -> Iterator[Any]:
-    yield purifier
-    children = list(purifier.children()) if isinstance(purifier, torch.nn.Module) else []
-    unregistered = getattr(purifier, "transforms", ())  # of v2.Compose
-    for child in [*children, *(unregistered if isinstance(unregistered, list | tuple) else ())]:
-        yield from _parts(child)
-
-
 def _state(purifier: Any) -> dict[str, Tensor]:
-    """Every tensor of every part, sorted by name; ``v2.Compose`` does not register its children, so each is asked."""
+    """Every tensor of every part, sorted by name."""
     return {
         f"{place}.{name}": value
-        for place, part in enumerate(_parts(purifier))
+        for place, part in enumerate(parts(purifier))
         if isinstance(part, torch.nn.Module)
         for name, value in sorted(
             {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False))}.items()

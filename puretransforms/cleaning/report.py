@@ -1,6 +1,5 @@
 """The report of a finished run: one HTML file, without scripts and without links to other files."""
 
-import html
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,57 +7,66 @@ import numpy as np
 
 from ..data.codec import Decoded, decode
 from ..data.sources.base import Entry, Source
+from ..errors import MissingExtraError
+from ..reporting.pages import chart_uri, page, picture_uri
+from ..reporting.plots import histogram_svg
 from .manifest import Layout, Row
-from .packing import read_back
-from .page import STYLE, code, data_uri, table, text
-from .plot import histogram
-from .summary import Summary
+from .summary import LEVEL, Summary
+from .writers import writer_for
 
 _PICTURES = 12  # of the most changed images
 
 
 def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source) -> bytes:
-    """The report as HTML; the pictures of the sample are read from the source and from the output."""
+    """The report as HTML; the pictures of the sample are read from the source and from the output.
+
+    Without matplotlib (extra ``report``) it has no chart, and says so. What ``run`` holds under ``"scan"`` (headline,
+    words, advice) comes first.
+    """
     entries = {entry.path: entry for entry in source.entries}
-    counts = summary.counts
     changed = sorted(summary.most_changed, key=lambda item: (-item[0], item[1]))
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>puretransforms: cleaning report</title>",
-        f"<style>{STYLE}</style><h1>Cleaning report</h1>",
-        table(("", ""), [(name, f"<pre>{html.escape(str(value))}</pre>") for name, value in _facts(run).items()]),
-        "<h2>Files</h2>",
-        table(("status", "#files"), sorted((text(status), str(n)) for status, n in counts.items())),
-        "<h2>Before, after, and ten times the difference</h2><div class=grid>",
-        *(_figure(row, layout, source, entries) for row in summary.sample()),
-        "</div><h2>What changed most</h2>",
-        "<p>Where to look first; a large change is a hint, no proof of poison. Change is the mean absolute difference "
-        "in levels of 0 to 255.</p>",
-        histogram(summary.levels),
-        "<h3>Classes</h3><p>The most changed first; PSNR is the mean over the images that changed.</p>",
-        table(("class", "#images", "#unchanged", "#mean change", "", "#PSNR (dB)"), _classes(summary)),
-        "<h3>Images</h3><div class=grid>",
-        *(_figure(row, layout, source, entries) for _, _, row in changed[:_PICTURES]),
-        "</div>",
-        table(
-            ("image", "class", "#mean change", "#PSNR (dB)"),
-            [(code(path), text(row["label"]), f"{level:.2f}", _decibel(row["psnr"])) for level, path, row in changed],
-        ),
-    ]
-    if summary.aside:
-        left = counts["quarantined"] + counts["skipped"] - len(summary.aside)
-        parts += [
-            "<h2>Put aside</h2><p>Quarantined images lie unchanged in the quarantine folder beside this one; skipped "
-            "entries were not read.</p>",
-            table(
-                ("file", "status", "reason"),
-                [(code(r["path"]), text(r["status"]), text(r["reason"])) for r in summary.aside],
-            ),
-            f"<p>And {left} more: see manifest.jsonl.</p>" if left else "",
-        ]
-    return "\n".join(parts).encode("utf-8", "backslashreplace")
+    chart, no_chart = _chart(summary)
+    return page(
+        "cleaning",
+        headline=_headline(summary),
+        scan=run.get("scan"),
+        facts=_facts(run),
+        counts=sorted(summary.counts.items()),
+        sample=[_figure(row, layout, source, entries) for row in summary.sample()],
+        chart=chart,
+        no_chart=no_chart,
+        classes=list(_classes(summary)),
+        most_changed=[_figure(row, layout, source, entries) for _, _, row in changed[:_PICTURES]],
+        listed=[(path, row["label"], level, _decibel(row["psnr"])) for level, path, row in changed],
+        aside=summary.aside,
+        left=summary.counts["quarantined"] + summary.counts["skipped"] - len(summary.aside),
+    )
 
 
-def _facts(run: dict[str, Any]) -> dict[str, str]:
+def _headline(summary: Summary) -> str:
+    """In one line what happened to the images."""
+    words = [f"{summary.counts['purified']} images purified"]
+    same = sum(change.images - change.changed for change in summary.classes.values())
+    if same:
+        words.append(f"{same} of them unchanged")
+    if summary.counts["quarantined"]:
+        words.append(f"{summary.counts['quarantined']} put aside")
+    if summary.counts["skipped"]:
+        words.append(f"{summary.counts['skipped']} not read")
+    return ", ".join(words)
+
+
+def _chart(summary: Summary) -> tuple[str, str]:
+    """``(chart, "")``, or why there is none."""
+    if not summary.levels:
+        return "", ""
+    try:
+        return chart_uri(histogram_svg(summary.levels, LEVEL, "mean change (levels of 0 to 255)")), ""
+    except MissingExtraError as error:
+        return "", str(error)
+
+
+def _facts(run: dict[str, Any]) -> dict[str, Any]:
     purifier, source = run["purifier"], run["source"]
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     weights = {"weights sha256": purifier["weights_sha256"]} if purifier["weights_sha256"] else {}
@@ -66,28 +74,32 @@ def _facts(run: dict[str, Any]) -> dict[str, str]:
     return {"purifier": purifier["repr"], **weights, "seed": run["seed"], "source": source_line, "versions": versions}
 
 
-def _classes(summary: Summary) -> Iterator[tuple[str, ...]]:
+def _classes(summary: Summary) -> Iterator[dict[str, Any]]:
     means = {label: change.mean_abs / change.images for label, change in summary.classes.items()}
     highest = max(means.values(), default=0) or 1
     for label in sorted(means, key=lambda label: (-means[label], label)):
         change = summary.classes[label]
-        psnr = change.psnr / change.changed if change.changed else None
-        unchanged = str(change.images - change.changed)
-        mean = f"{means[label]:.3f}"
-        bar = f'<div class=bar style="width:{8 * means[label] / highest:.2f}rem"></div>'
-        yield text(label or "(top folder)"), str(change.images), unchanged, mean, bar, _decibel(psnr)
+        yield {
+            "name": label or "(top folder)",
+            "images": change.images,
+            "unchanged": change.images - change.changed,
+            "mean": means[label],
+            "width": f"{8 * means[label] / highest:.2f}",
+            "psnr": _decibel(change.psnr / change.changed if change.changed else None),
+        }
 
 
-def _figure(row: Row, layout: Layout, source: Source, entries: dict[str, Entry]) -> str:
-    before, after = decode(source.read(entries[row["path"]])), decode(read_back(layout, source, row))
+def _figure(row: Row, layout: Layout, source: Source, entries: dict[str, Entry]) -> dict[str, Any]:
+    before, after = decode(source.read(entries[row["path"]])), decode(writer_for(source, layout).read_back(row))
     x, y = _pixels(before), _pixels(after)
     tenfold = np.minimum(np.abs(x.astype(np.int16) - y) * 10, 255).astype(np.uint8)
-    pictures = "".join(
-        f'<img alt="{alt}" src="{data_uri(array)}">'
-        for alt, array in (("before", x), ("after", y), ("10x difference", tenfold))
-    )
-    caption = f"{code(row['path'])}<br>mean change {row['mean_abs']:.2f}, PSNR {_decibel(row['psnr'])} dB"
-    return f"<figure><div class=three>{pictures}</div><figcaption>{caption}</figcaption></figure>"
+    shown = (("before", x), ("after", y), ("10x difference", tenfold))
+    return {
+        "pictures": [(alt, picture_uri(array)) for alt, array in shown],
+        "path": row["path"],
+        "change": row["mean_abs"],
+        "psnr": _decibel(row["psnr"]),
+    }
 
 
 def _pixels(image: Decoded) -> np.ndarray:
@@ -95,4 +107,4 @@ def _pixels(image: Decoded) -> np.ndarray:
 
 
 def _decibel(psnr: float | None) -> str:
-    return "&infin;" if psnr is None else f"{psnr:.2f}"
+    return "∞" if psnr is None else f"{psnr:.2f}"

@@ -10,8 +10,7 @@ from typing import Any
 from ..errors import ManifestMismatchError
 from ..storage.remote import is_remote
 from ..storage.store import Store, open_store
-from .manifest import read_rows
-from .names import MANIFEST, REPORT, RUN
+from .manifest import MANIFEST, REPORT, RUN, read_rows
 
 _NAMED = 10  # so many differing files are named in the message
 

@@ -1,127 +1,105 @@
-"""The command line: ``puretransforms scan | clean | verify | poison | bench | weights | demo``, a library call each."""
+"""The command line: ``puretransforms scan | clean | verify | poison | bench | leaderboard | list | weights | demo``.
 
-import inspect
+Each command is one call of the library. Purifiers and poisons go by their registered names, with options as
+``name:option=value``: see :mod:`puretransforms.registry`.
+"""
+
 import json
-from collections.abc import Callable, Mapping
+import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from ..data.named import named
-from ..errors import PureTransformsError
-from ..poisons.availability.autoregressive import AR
-from ..poisons.availability.convolution import CUDA, HUDA, VUDA
-from ..poisons.availability.em import EMClasswise, EMSamplewise
-from ..poisons.availability.lsp import LSP
-from ..poisons.availability.noise import ClasswiseNoise, SamplewiseNoise
-from ..poisons.availability.ops import OPS
-from ..poisons.availability.rem import REM
-from ..poisons.availability.sep import SEP
-from ..poisons.availability.tap import HYPO, TAP
-from ..poisons.backdoor.badnets import BadNets
-from ..poisons.backdoor.blend import Blend
-from ..poisons.backdoor.bpp import BPP
-from ..poisons.backdoor.narcissus import Narcissus
-from ..poisons.backdoor.sig import SIG
-from ..poisons.backdoor.wanet import WaNet
-from ..poisons.base import Poison
-from ..transforms.base import PureTransform
-from ..transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
-from ..transforms.coin import COINInterpolate
+from ..data.open_source import named
+from ..data.samples import class_names, gather, labels_of
+from ..errors import RegistryError, SourceError
+from ..registry import Role, create, find, list_poisons, list_purifiers, parameters, parse, summary
+from .shell import OneLineErrors, check_device, note, say, screen
 from .weights import app as weights
 
-PURIFIERS: dict[str, type[PureTransform]] = {
-    "bits": BitDepthReduce,
-    "coin": COINInterpolate,
-    "gaussian": GaussianBlur,
-    "gray": Grayscale,
-    "jpeg": JPEGCompress,
-    "median": MedianBlur,
-}
-POISONS: dict[str, type[Poison]] = {
-    "ar": AR,
-    "badnets": BadNets,
-    "blend": Blend,
-    "bpp": BPP,
-    "classwise": ClasswiseNoise,
-    "cuda": CUDA,
-    "em_classwise": EMClasswise,
-    "em_samplewise": EMSamplewise,
-    "huda": HUDA,
-    "hypo": HYPO,
-    "lsp": LSP,
-    "narcissus": Narcissus,
-    "ops": OPS,
-    "rem": REM,
-    "samplewise": SamplewiseNoise,
-    "sep": SEP,
-    "sig": SIG,
-    "tap": TAP,
-    "vuda": VUDA,
-    "wanet": WaNet,
-}
-
-AUTO = "auto"  # scan, then purify as advised
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Purify poisoned image data before training.")
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Purify poisoned image data before training.",
+)
 app.add_typer(weights, name="weights")
-screen = Console(stderr=True)
 
-Options = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="An argument of the transform, as often as needed."),
-]
+SOURCES = (
+    "Folder of images or its URL; tar shards, as 'shards/{000..099}.tar'; hf:NAME#SPLIT; torchvision:CLASS:ROOT#SPLIT."
+)
+_MARKUP = re.compile(r"(?::\w+:)?`+~?([^`]*)`+")  # of a docstring
+SPEC = "name, name:option=value (values are JSON or text), or module:Class; `puretransforms list` names them all."
+
+Source = Annotated[str, typer.Argument(help=SOURCES)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: cpu.")]
+Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        say(f"puretransforms {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Purify poisoned image data before training."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:  # `module:Class` finds a file of the working folder, as python does
+        sys.path.append(here)
 
 
 @app.command()
 def scan(
-    source: Annotated[str, typer.Argument(help="Folder of images, one folder per class, or tar shards.")],
+    source: Source,
     out: Annotated[
         Path | None, typer.Option(help="Folder for scan.html (pictures), suspects.csv and scan.json.")
     ] = None,
     sample: Annotated[int, typer.Option(help="Images to draw at random; 0 looks at all.", min=0)] = 5000,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Which images are drawn.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Threads that decode; default: one per core.")] = None,
     vae: Annotated[str | None, typer.Option(help="Folder of a VAEPurify that was fitted to these images.")] = None,
     fail: Annotated[bool, typer.Option("--fail", help="Exit with status 2 if a detector raises an alarm.")] = False,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    progress: Progress = True,
 ) -> None:
-    """Is this data set poisoned, how, and what cures it? Nothing is changed."""
+    """Is this dataset poisoned, how, and what cures it? Nothing is changed."""
     from ..scanning.scan import scan as run
     from ..transforms.vae import VAEPurify
 
-    def work() -> tuple[bool, str]:
-        fitted = None if vae is None else VAEPurify.from_pretrained(vae)
-        result = run(source, sample=sample or None, seed=seed, workers=workers, progress=progress, vae=fitted)
-        where = "" if out is None else f"\n\nreport in {result.save(out)}, suspects in {out / 'suspects.csv'}"
-        return bool(result.verdict.alarms), f"{result}{where}"
-
-    alarm, text = _reported(work)
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
-    if fail and alarm:
+    fitted = None if vae is None else VAEPurify.from_pretrained(vae)
+    result = run(named(source), sample=sample or None, seed=seed, workers=workers, progress=progress, vae=fitted)
+    say(str(result))
+    if out is not None:
+        say(f"\nreport in {result.save(out)}, suspects in {out / 'suspects.csv'}")
+    if fail and result.verdict.alarms:
         raise typer.Exit(2)
 
 
 @app.command()
 def clean(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="Folder of images or its URL; tar shards, as 'shards/{000..099}.tar'; hf:NAME#SPLIT; "
-            "torchvision:CLASS:ROOT#SPLIT."
-        ),
-    ],
+    source: Source,
     out: Annotated[str, typer.Argument(help="New folder, or URL, for the purified images.")],
-    purifier: Annotated[str, typer.Option("--with", help=f"One of {', '.join(PURIFIERS)}; or {AUTO}: scan first.")],
-    options: Options = None,
-    batch_size: int = 256,
+    purifiers: Annotated[
+        list[str],
+        typer.Option("--with", metavar="SPEC", help=f"A purifier, several times for a chain: {SPEC} auto scans first."),
+    ],
+    batch_size: Annotated[int, typer.Option(help="Images of one size that are purified together.")] = 256,
     workers: Annotated[int | None, typer.Option(help="Codec processes; default: one per core.")] = None,
     unit_size: Annotated[int, typer.Option(help="Files per unit of work, what a kill can cost.")] = 1000,
-    seed: int = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: cpu.")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes every random draw.")] = 0,
+    device: Device = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first corrupt image.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; count, time a sample, estimate.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
@@ -130,43 +108,38 @@ def clean(
     actors: Annotated[int | None, typer.Option(help="Of Ray; default: one per core, or per GPU.")] = None,
     image_key: Annotated[str | None, typer.Option(help="Image column, or extension in shards.")] = None,
     label_key: Annotated[str | None, typer.Option(help="Class column, or extension in shards.")] = None,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    progress: Progress = True,
 ) -> None:
-    """Purify every image below SOURCE into OUT; run it again after a kill and it goes on where it stopped."""
+    """Purify every image of SOURCE into OUT; run it again after a kill and it goes on where it stopped."""
     from ..cleaning.clean import clean as run
+    from ..cleaning.clean import estimate_clean
 
-    if purifier == AUTO and options:
-        raise typer.BadParameter(f"expected none with {AUTO}: the scan chooses the settings.", param_hint="--set")
-    transform = AUTO if purifier == AUTO else _build(purifier, PURIFIERS, options)
-    if dry_run and suspects:
-        raise typer.BadParameter("expected none with --dry-run, which purifies nothing.", param_hint="--suspects")
-
-    def work() -> Any:
-        result = run(
-            named(source),
-            out,
-            transform,
-            batch_size=batch_size,
-            workers=workers,
-            unit_size=unit_size,
-            seed=seed,
-            device=device,
-            strict=strict,
-            dry_run=dry_run,
-            report=report,
-            engine=engine,
-            actors=actors,
-            image_key=image_key,
-            label_key=label_key,
-            progress=progress,
-        )
-        if suspects and result.complete:
-            result.suspects(suspects)
-        elif suspects:
-            screen.print("no suspects yet: units of other ranks are open; whichever process comes last writes them")
-        return result
-
-    Console().print(_reported(work), soft_wrap=True)
+    steps = [create(spec, "purifier") for spec in purifiers]
+    purifier = steps[0] if len(steps) == 1 else steps
+    shared: dict[str, Any] = {"workers": workers, "seed": seed, "device": check_device(device), "progress": progress}
+    shared |= {"image_key": image_key, "label_key": label_key}
+    if dry_run:
+        if suspects:
+            raise typer.BadParameter("expected none with --dry-run, which purifies nothing.", param_hint="--suspects")
+        say(_estimated(estimate_clean(source, out, purifier, **shared)))
+        return
+    result = run(
+        source,
+        out,
+        purifier,
+        batch_size=batch_size,
+        unit_size=unit_size,
+        strict=strict,
+        report=report,
+        engine=engine,  # type: ignore[arg-type]
+        actors=actors,
+        **shared,
+    )
+    say(_cleaned(result))
+    if suspects and result.complete:
+        say(f"{result.suspects(suspects)} images by how much they changed in {suspects}")
+    elif suspects:
+        note("no suspects yet: units of other ranks are open; whichever process comes last writes them")
 
 
 @app.command()
@@ -174,117 +147,253 @@ def verify(out: Annotated[str, typer.Argument(help="A folder or URL that clean h
     """Read every file of OUT again and compare it with the manifest; exit status 1 if anything differs."""
     from ..cleaning.verify import verify as run
 
-    Console().print(_reported(lambda: run(out)), soft_wrap=True)
-
-
-@app.command()
-def poison(
-    source: Annotated[Path, typer.Argument(help="Folder of images, one folder per class.")],
-    out: Annotated[Path, typer.Argument(help="New folder for the poisoned images (PNG) and poison.json.")],
-    name: Annotated[str, typer.Option("--with", help=f"One of {', '.join(POISONS)}.")],
-    options: Options = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Share of the images to poison; default: that of the poison.")
-    ] = None,
-    seed: int = 0,
-    workers: int = 2,
-    device: Annotated[str | None, typer.Option(help="To craft on: cpu, cuda, cuda:1, ...; default: cpu.")] = None,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar while a poison is crafted.")] = True,
-) -> None:
-    """Poison a folder of images, for tests and benchmarks: lossless files, labels and mask recorded."""
-    from torchvision.datasets import ImageFolder
-
-    from ..poisons.dataset import PoisonedDataset
-    from ..poisons.export import check_target
-
-    def run() -> Path:
-        dataset = ImageFolder(str(source))
-        chosen = _build(name, POISONS, options, num_classes=len(dataset.classes), seed=seed)
-        check_target(dataset, out)  # before what may take hours
-        poisoned = PoisonedDataset(dataset, chosen, rate=rate, seed=seed, device=device, progress=progress)
-        return poisoned.export(out, workers=workers)
-
-    Console().print(
-        f"poisoned images and poison.json in {_reported(run, OSError, RuntimeError, TypeError, ValueError)}",
-        soft_wrap=True,
+    checked = run(out)
+    say(
+        f"{_count(checked.files, 'file')} ({_size(checked.bytes)}) read again: all equal the manifest of "
+        f"{_count(checked.rows, 'source file')}"
     )
 
 
 @app.command()
+def poison(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="New folder for the poisoned images (PNG) and poison.json.")],
+    spec: Annotated[str, typer.Option("--with", metavar="SPEC", help=f"A poison: {SPEC}")],
+    setup: Annotated[
+        Path | None,
+        typer.Option(help="Of a targeted poison: JSON file with target, base class and bases (docs/poisons.md)."),
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Dataset, named as SOURCE, that holds the target if the setup gives its index.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Share of the images to poison; default: that of the poison.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Fixes the poison and which images carry it.")] = 0,
+    workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
+    device: Device = None,
+    progress: Progress = True,
+) -> None:
+    """Poison a dataset, for tests and benchmarks: lossless files, labels and mask recorded."""
+    from ..poisons.dataset import PoisonedDataset
+    from ..poisons.export import check_target, export
+    from ..poisons.progress import progress_bar
+    from ..poisons.targeted.base import TargetedPoison, TargetedSetup
+
+    check_device(device)
+    targeted = issubclass(find(parse(spec)[0], "poison"), TargetedPoison)  # refused before anything is read
+    if targeted and setup is None:
+        raise typer.BadParameter(
+            "expected a JSON file with target and bases of this targeted poison.", param_hint="--setup"
+        )
+    if not targeted and (setup or test):
+        raise typer.BadParameter("expected none for a poison that aims at no single image.", param_hint="--setup")
+    dataset = _labelled(source)
+    known = parameters(find(parse(spec)[0], "poison"))
+    own = {name: one for name, one in (("num_classes", _classes(dataset)), ("seed", seed)) if name in known}
+    chosen = create(spec, "poison", **own)
+    check_target(dataset, out)  # before what may take hours
+    if setup is not None:
+        aim = TargetedSetup.from_json(setup, dataset, None if test is None else _labelled(test))
+        with progress_bar(progress) as on_progress:
+            chosen.fit(dataset, setup=aim, device=device, on_progress=on_progress)
+    poisoned = PoisonedDataset(dataset, chosen, rate=rate, seed=seed, device=device, progress=progress)
+    folder = export(poisoned, out, workers=workers)
+    say(f"{int(poisoned.mask.sum()):,} of {len(poisoned):,} images poisoned\nimages and poison.json in {folder}")
+
+
+@app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the data sets and the report.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option(help="Folder for the datasets and the report.")] = Path("demo-out"),
 ) -> None:
     """Poison handwritten digits, purify them, train on each, print the accuracies. No download."""
     from ..benchmark.demo import run_demo
 
-    _reported(lambda: run_demo(out))
+    run_demo(out)
 
 
 @app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="Folder of the results; run again, it goes on where it stopped.")],
-    preset: Annotated[str, typer.Option(help="tiny (digits), cpu or gpu.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="tiny (digits), quarter, full or gpu.")] = "tiny",
     data: Annotated[
-        Path | None, typer.Option(help="Folder with train/ and test/, or an .npz; without it the digits.")
+        str | None,
+        typer.Option(help="Folder with train/ and test/, an .npz, hf:NAME or torchvision:CLASS:ROOT; else the digits."),
     ] = None,
-    poisons: Annotated[str | None, typer.Option(help="Names with commas; options as name:option=value.")] = None,
-    purifiers: Annotated[str | None, typer.Option(help="Names with commas; weights as name=folder.")] = None,
+    poisons: Annotated[
+        str | None, typer.Option(help="Names with commas; options as name:option=value; clean is none.")
+    ] = None,
+    purifiers: Annotated[
+        str | None, typer.Option(help="Names with commas; options as name:option=value; none is none.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="How many (3), or which (0,2).")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: the preset's.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder to keep poisoned and purified images in.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Of the CPU; default: torch's own.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of the CPU; default: torch's own.", min=1)] = None,
 ) -> None:
     """Train on every poison under every purifier; write results.jsonl, report.md, report.json and two pictures."""
     from ..benchmark.command import run_command
 
-    def run() -> str:
-        return run_command(
+    with screen.status("") as status:  # on a terminal alone
+        report = run_command(
             preset,
             out,
             data=data,
             poisons=poisons,
             purifiers=purifiers,
             seeds=seeds,
-            device=device,
+            device=check_device(device),
             cache=cache,
             threads=threads,
-            say=screen.print,
+            say=note,
+            on_epoch=lambda progress: status.update(escape(str(progress))),
         )
+    say(report)
 
-    Console().print(_reported(run), markup=False, highlight=False, soft_wrap=True)
+
+@app.command()
+def leaderboard(
+    results: Annotated[Path, typer.Argument(help="Folder that bench wrote, or any folder of its JSON files.")],
+    out: Annotated[Path, typer.Option(help="The page to write; one that is there is replaced.")] = Path(
+        "leaderboard.html"
+    ),
+) -> None:
+    """Make a page, and tables on standard output, of all results below RESULTS: poisons by purifiers, best first."""
+    from ..benchmark.entries import RESULTS
+    from ..benchmark.leaderboard import build_leaderboard
+
+    inner = results / RESULTS
+    board = build_leaderboard(inner if inner.is_dir() else results)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(board.html)
+    say(f"{board.markdown()}\npage in {out}")
 
 
-def _build(name: str, table: Mapping[str, type], options: list[str] | None, **preset: Any) -> Any:
-    if name not in table:
-        raise typer.BadParameter(f"expected one of {', '.join(table)}, got {name!r}.", param_hint="--with")
-    known = inspect.signature(table[name]).parameters
-    arguments = {key: value for key, value in preset.items() if key in known}
-    for option in options or []:
-        key, equals, value = option.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"expected NAME=VALUE, got {option!r}.", param_hint="--set")
-        try:
-            arguments[key] = json.loads(value)
-        except ValueError:
-            arguments[key] = value
+@app.command("list")
+def list_(
+    name: Annotated[str | None, typer.Argument(help="Only this one, with its options and their defaults.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every purifier and poison by name, in one line each; those that other packages add are among them."""
+    if name is not None:
+        _described(name, as_json)
+        return
+    names: dict[Role, list[str]] = {"purifier": list_purifiers(), "poison": list_poisons()}
+    known = {
+        role: [{"name": one, "summary": _summary(one, role), "options": _options(one, role)} for one in every]
+        for role, every in names.items()
+    }
+    if as_json:
+        print(json.dumps({f"{role}s": rows for role, rows in known.items()}, indent=1))
+        return
+    width = max(len(row["name"]) for rows in known.values() for row in rows)
+    for role, rows in known.items():
+        say(f"{role}s, for {'clean' if role == 'purifier' else 'poison'} --with and for bench")
+        for row in rows:
+            say(f"  {row['name']:{width}}  {row['summary']}")
+
+
+def _described(name: str, as_json: bool) -> None:
+    """One purifier or poison: its line, then ``option = default`` of each argument."""
+    cls = find(name)
+    if as_json:
+        options = _options(name, None)
+        print(json.dumps({"name": name, "role": cls.role, "summary": _summary(name, None), "options": options}))
+        return
+    say(_summary(name, None))
+    for key, parameter in parameters(cls).items():
+        say(f"  {key}" + ("" if parameter.default is parameter.empty else f" = {_value(parameter.default)}"))
+
+
+def _summary(name: str, role: Role | None) -> str:
     try:
-        return table[name](**arguments)
-    except (TypeError, ValueError) as error:
-        raise typer.BadParameter(f"{error} ({name} takes {', '.join(known)})", param_hint="--set") from error
+        return _MARKUP.sub(r"\1", summary(name, role))
+    except RegistryError as error:  # the others are to be listed all the same
+        return f"cannot be loaded: {error}"
 
 
-def _reported(work: Callable[[], Any], *also: type[Exception]) -> Any:
-    """Run ``work``; an error of this library, or of the kinds ``also``, becomes one line and exit status 1.
-
-    Anything else keeps its traceback.
-    """
+def _options(name: str, role: Role | None) -> list[str]:
     try:
-        return work()
-    except (PureTransformsError, *also) as error:
-        known = isinstance(error, PureTransformsError)
-        text = str(error) if known else next(iter(str(error).splitlines()), type(error).__name__)
-        screen.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        return list(parameters(find(name, role)))
+    except RegistryError:
+        return []
+
+
+def _value(default: Any) -> str:
+    try:
+        return default if isinstance(default, str) else json.dumps(default)
+    except TypeError:
+        return str(default)
+
+
+def _labelled(source: str) -> Any:
+    """A map-style dataset of images and integer labels; what is no folder and not torchvision's is read into memory."""
+    from torchvision.datasets import ImageFolder
+
+    data = named(source)
+    if isinstance(data, str):
+        if not Path(data).is_dir():
+            if "://" in data or data.endswith(".tar"):
+                return gather(data)
+            raise SourceError(
+                f"expected a folder with a folder of images for each class, got {data!r}: no such folder."
+            )
+        return ImageFolder(data)
+    return gather(data) if type(data).__module__.partition(".")[0] == "datasets" else data
+
+
+def _classes(dataset: Any) -> int:
+    names = class_names(dataset)
+    return len(names) if names else int(labels_of(dataset).max()) + 1
+
+
+def _cleaned(result: Any) -> str:
+    counts = ", ".join(f"{number:,} {status}" for status, number in sorted(result.counts.items()) if number)
+    lines = [
+        f"{counts or 'nothing to do'}, in {_time(result.seconds)} ({result.images_per_second:,.0f} images/s)",
+        f"purified images in {result.out}",
+    ]
+    if result.report is not None:
+        lines.append(f"report in {result.report}")
+    if not result.complete:
+        lines.append("not complete yet: units of other ranks are open")
+    return "\n".join(lines)
+
+
+def _estimated(run: Any) -> str:
+    fits = "they fit" if run.fits else "THEY DO NOT FIT"
+    free = "" if run.bytes_free >= sys.maxsize else f" of {_size(run.bytes_free)} free: {fits}"
+    others = [f"{run.others:,} other files to copy"] * bool(run.others) + [f"{run.skipped:,} to skip"] * bool(
+        run.skipped
+    )
+    damaged = f", {run.damaged} of them damaged" if run.damaged else ""
+    return "\n".join(
+        [
+            ", ".join([f"{_count(run.images, 'image')} ({_size(run.bytes_in)}) to purify", *others]),
+            f"about {_time(run.seconds)} on this machine ({run.images_per_second:,.0f} images/s, from a sample of "
+            f"{run.sampled}{damaged})",
+            f"about {_size(run.bytes_needed)} on the disk{free}",
+            "nothing was written",
+        ]
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _size(count: float) -> str:
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
+        count /= 1000
+        units.pop(0)
+    return f"{count:,.0f} {units[0]}" if units[0] == "bytes" else f"{count:,.1f} {units[0]}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ import json
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..errors import PureTransformsError, WeightsUnavailableError
@@ -19,24 +18,12 @@ from ..hub.push import Access, endpoint, push
 from ..hub.push import download as download_files
 from ..hub.registry import PurifierWeights, get_weights, list_weights, registered_as
 from ..transforms.base import PureTransform
+from .shell import complain
 
 _ALONG = ("recipe.py", "metrics.json")  # pushed too where they lie beside the weights
 
 
-class _OneLineErrors(typer.core.TyperGroup):
-    """An error of this library becomes one line and exit status 1, anything else keeps its traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except PureTransformsError as error:
-            _fail(error)
-            raise typer.Exit(1) from error
-
-
-app = typer.Typer(
-    no_args_is_help=True, cls=_OneLineErrors, help="Pretrained purifiers: named, pinned by hash, bundled or on the Hub."
-)
+app = typer.Typer(no_args_is_help=True, help="Pretrained purifiers: named, pinned by hash, bundled or on the Hub.")
 
 Which = Annotated[str, typer.Argument(help="A registered name, a folder, or a repo user/name[@revision] of the Hub.")]
 Token = Annotated[str | None, typer.Option(help="Hugging Face token; default: that of `hf auth login`.")]
@@ -102,7 +89,7 @@ def verify(
             print(f"ok {one}: {_checked(one, token)}")
         except PureTransformsError as error:
             failed = True
-            _fail(error)
+            complain(error)
     raise typer.Exit(int(failed))
 
 
@@ -171,7 +158,3 @@ def _checked(weights: str, token: str | None) -> str:
 def _where(entry: PurifierWeights) -> str:
     hub = f"{entry.repo_id}@{entry.revision[:12]}" if entry.revision else f"{entry.repo_id} (not pushed yet)"
     return f"in the package; {hub}" if entry.folder() else hub
-
-
-def _fail(error: PureTransformsError) -> None:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

@@ -157,13 +157,14 @@ def class_names(dataset: Any) -> list[str] | None:
     return None if not names else [name if isinstance(name, str) else ", ".join(map(str, name)) for name in names]
 
 
-def gather(source: Any) -> LabelledImages:
-    """Every image of ``source`` in memory, in three channels at 8 bits, with its label.
+def gather(source: Any, channels: int | None = 3) -> LabelledImages:
+    """Every image of ``source`` in memory, at 8 bits, with its label.
 
     Args:
         source: a pair ``(images, labels)`` of tensors, a :class:`LabelledImages`, a map-style dataset of
             ``(image, label)``, a folder of class folders, tar shards, a Hugging Face dataset, or a
             :class:`~puretransforms.data.sources.base.Source`. Files that cannot be decoded are left out.
+        channels: 3 turns grey images into three equal channels; ``None`` leaves the channels as they are.
 
     Raises:
         NoImageError: no image, or images of several sizes.
@@ -171,21 +172,23 @@ def gather(source: Any) -> LabelledImages:
         SourceError: no such folder or dataset.
     """
     if isinstance(source, LabelledImages):
-        return LabelledImages(colour(source.images), source.targets, source.classes)
+        images = source.images if channels is None else colour(source.images)
+        return LabelledImages(images, source.targets, source.classes)
     if isinstance(source, tuple | list) and len(source) == 2 and isinstance(source[0], Tensor):
-        return _stacked([source], None)
+        return _stacked([source], None, channels)
     if isinstance(source, Source | str) or not hasattr(source, "__getitem__"):
-        return _decoded(open_source(source))
+        return _decoded(open_source(source), channels)
     if type(source).__module__.partition(".")[0] == "datasets":
-        return _decoded(open_source(source))
-    return _stacked((pair_of(source[i]) for i in range(len(source))), class_names(source))
+        return _decoded(open_source(source), channels)
+    return _stacked((pair_of(source[i]) for i in range(len(source))), class_names(source), channels)
 
 
-def _stacked(samples: Any, classes: list[str] | None) -> LabelledImages:
+def _stacked(samples: Any, classes: list[str] | None, channels: int | None = 3) -> LabelledImages:
     pixels, labels = [], []
     for image, label in samples:
         x, _ = unwrap(image)
-        pixels.append(colour(x if x.dtype == torch.uint8 else round_to_uint8(to_unit(x))))
+        x = x if x.dtype == torch.uint8 else round_to_uint8(to_unit(x))
+        pixels.append(x if channels is None else colour(x))
         labels.append(integers(label))
     shapes = {tuple(x.shape[1:]) for x in pixels}
     if len(shapes) != 1:
@@ -196,7 +199,7 @@ def _stacked(samples: Any, classes: list[str] | None) -> LabelledImages:
     return LabelledImages(images, check_labels(flat, len(images), int(flat.max()) + 1), classes)
 
 
-def _decoded(source: Source) -> LabelledImages:
+def _decoded(source: Source, channels: int | None = 3) -> LabelledImages:
     numbers = source.class_to_idx()
     samples = []
     for entry in source.entries:
@@ -207,7 +210,7 @@ def _decoded(source: Source) -> LabelledImages:
                 continue
             pixels = torch.frombuffer(bytearray(image.pixels), dtype=torch.uint8).view(image.shape)
             samples.append((pixels.permute(2, 0, 1), numbers[entry.label]))
-    return _stacked(samples, names_by_number(numbers))
+    return _stacked(samples, names_by_number(numbers), channels)
 
 
 def names_by_number(class_to_idx: Mapping[str, int]) -> list[str]:

@@ -140,7 +140,9 @@ class Pretrained(PyTorchModelHubMixin):
             for name, tensor in model.state_dict(keep_vars=True).items():
                 tensor.data = tensor.data.to(state[name].dtype)
             _load_strictly(model, state, loaded.origin)
-        model._trained = True
+        for part in model.modules():
+            if isinstance(part, Pretrained):  # the purifiers of a chain too
+                part._trained = True
         return model.eval()
 
     def _check_size(self, height: int, width: int) -> None:

@@ -65,7 +65,7 @@ _EBM_SMALL_32 = PurifierWeights(
     repo_id="puretransforms/ebm-small-32",
     revision=None,
     sha256={
-        "config.json": "9e9aab185443a237557c25ec9817484a4b3858f7ac7c50cd520aee0b6ef75480",
+        "config.json": "68386a4d3c4bd8daaea0ffd237ad88f5be7666473cc3958fe9247ed575e6cf07",
         "model.safetensors": "ff439ddfc6158f8e2389b0c98cc761ef03980966aee77f77dd0130955d6dd6c3",
     },
     image_size=32,
@@ -106,7 +106,7 @@ _VAE_SMALL_32 = PurifierWeights(
     repo_id="puretransforms/vae-small-32",
     revision=None,
     sha256={
-        "config.json": "7903813a8c17cac5821a46b07d4dd242bc3a2e1b12649ced491e22d5ce0b946d",
+        "config.json": "91f4272af3a110eb6348c389fd6fec8ea0d03eba7eab3f09709ec129e3b6a507",
         "model.safetensors": "6e61587b3c4ba2b222edfaa4c8eaf659ad30667c7f58b22ba79c5eebca87af25",
     },
     image_size=32,

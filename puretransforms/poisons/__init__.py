@@ -18,8 +18,8 @@ from .backdoor.sig import SIG
 from .backdoor.wanet import WaNet
 from .base import Poison
 from .dataset import PoisonedDataset, asr_test_set
-from .record import PoisonRecord, load_poison_record
-from .targeted.base import TargetedPerturbation, TargetedSetup
+from .export import PoisonRecord, export, load_poison_record
+from .targeted.base import TargetedPoison, TargetedSetup
 from .targeted.bullseye_polytope import BullseyePolytope
 from .targeted.gradient_matching import GradientMatching
 
@@ -49,9 +49,10 @@ __all__ = [
     "PoisonRecord",
     "PoisonedDataset",
     "SamplewiseNoise",
-    "TargetedPerturbation",
+    "TargetedPoison",
     "TargetedSetup",
     "WaNet",
     "asr_test_set",
+    "export",
     "load_poison_record",
 ]

@@ -1,44 +1,47 @@
-"""A data set with a poisoned part: which samples, their old and new labels, and the way to disk."""
+"""A dataset with a poisoned part: which samples, and their old and new labels."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
 
 from ..data.images import round_to_uint8
-from ..errors import HardwareError, LabelError, NoImageError
+from ..data.samples import class_names, labels_of, pair_of
+from ..errors import LabelError
 from ..functional.checks import number
 from ..functional.checks import seed as checked_seed
-from ..functional.shapes import Bool, Tensor
+from ..functional.random import KeyedNoise
+from ..functional.shapes import Bool, Int, Tensor
 from .backdoor.base import Backdoor
 from .base import Poison, open_images
-from .batch import poison_images
-from .export import blocks, export_image_folder
 from .progress import progress_bar
 
 
 class PoisonedDataset(Dataset):
-    """A map-style data set of ``(image, label)`` samples, part of them poisoned; images keep their type.
+    """A map-style dataset of ``(image, label)`` samples, part of them poisoned; images keep their type.
 
-    The poison falls on the stored image, before any augmentation: give the inner data set no random transform, and put
+    The poison falls on the stored image, before any augmentation: give the inner dataset no random transform, and put
     crops, flips and normalisation into ``transform`` here. Sample ``i`` has one fixed perturbation, keyed by
-    ``(poison.seed, i)``. A poison that must see the data first (:attr:`Poison.needs_fit`) is copied and fitted here.
+    ``(poison.seed, i)``. A poison that is not yet fitted is copied and fitted here.
+    :func:`puretransforms.poisons.export.export` writes the dataset to disk.
 
     Args:
         dataset: ``dataset[i] -> (image, label)`` with labels ``0 .. poison.num_classes - 1``.
         poison: what to do.
-        rate: share of the whole data set to poison, in ``[0, 1]``, chosen by ``seed`` among the eligible samples (a
+        rate: share of the whole dataset to poison, in ``[0, 1]``, chosen by ``seed`` among the eligible samples (a
             clean-label backdoor can only use its target class); at least one sample, unless it is 0. Smaller rates
             choose subsets of larger ones. ``None`` for the :attr:`~puretransforms.poisons.base.Poison.default_rate` of
-            the poison.
+            the poison, which for a targeted one is all that it was fitted to alter.
         seed: 0 to 2**32 - 1.
-        transform: applied to every image, poisoned or not, after poisoning; not part of :meth:`export`.
-        device: where a poison that is optimised on the whole data set is fitted, e.g. ``"cuda"``; ``None`` for where
-            the images are, which is the CPU unless the inner data set gives tensors from elsewhere.
+        transform: applied to every image, poisoned or not, after poisoning; no part of an export to disk.
+        device: where a poison that is optimised on the whole dataset is fitted, e.g. ``"cuda"``; ``None`` for where
+            the images are, which is the CPU unless the inner dataset gives tensors from elsewhere.
         progress: show a bar while the poison is fitted.
 
     Attributes:
@@ -46,7 +49,7 @@ class PoisonedDataset(Dataset):
         cover_mask: bool ``[N]``, the samples that carry a decoy and their true label (WaNet's noise mode).
         targets: int64 ``[N]``, the labels that the samples carry now.
         original_targets: int64 ``[N]``, the true ones.
-        classes: class names of the inner data set, or ``None``.
+        classes: class names of the inner dataset, or ``None``.
 
     Raises:
         LabelError: samples are no ``(image, label)`` pairs, or labels are no integers in range.
@@ -64,17 +67,14 @@ class PoisonedDataset(Dataset):
         device: torch.device | str | None = None,
         progress: bool = False,
     ) -> None:
-        rate = poison.default_rate if rate is None else rate
         self.dataset = dataset
-        self.rate = number("rate", rate, least=0, most=1)
         self.seed = checked_seed(seed, bits=32, optional=False)
         self.transform = transform
-        whole = dataset.dataset if isinstance(dataset, Subset) else dataset
-        self.classes = getattr(whole, "classes", None)
+        self.classes = class_names(dataset)
         self.original_targets = labels_of(dataset)
         poison.check_labels(self.original_targets)
         self.poison = poison
-        self.mask, self.cover_mask = self._choose()  # a rate is refused before what may take hours
+        self.rate, self.mask, self.cover_mask = self._choose(rate)  # a rate is refused before what may take hours
         if not poison.fitted:
             self.poison = self._fit(deepcopy(poison), device, progress)
         self.covers = self.poison.covers
@@ -82,57 +82,46 @@ class PoisonedDataset(Dataset):
         self.targets = torch.where(self.mask, relabelled, self.original_targets)
 
     def _fit(self, poison: Poison, device: torch.device | str | None, progress: bool) -> Poison:
-        if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
-            raise HardwareError(
-                f"expected a GPU that torch can use for device={str(device)!r}, got none: leave the device out to fit "
-                f"{type(poison).__name__} on the CPU, or install a build of torch for this GPU."
-            )
-        poison.reset()
-        whole = []
-        for indices in blocks(self):
-            pixels = [open_images(self.clean(i)[0])[0] for i in indices]
-            shapes = {tuple(x.shape[1:]) for x in pixels}
-            if len(shapes) > 1:
-                raise NoImageError(
-                    f"expected images of one size to fit {type(poison).__name__}, got {sorted(shapes)}: resize them."
-                )
-            if poison.fits_in_parts:
-                poison.partial_fit(torch.cat(pixels), self.original_targets[indices].to(pixels[0].device))
-            else:
-                whole.append(round_to_uint8(torch.cat(pixels)))
-        if poison.fits_in_parts:
-            return poison
-        images = torch.cat(whole).to(device)
         with progress_bar(progress) as on_progress:
-            return poison.fit(images, self.original_targets.to(images.device), on_progress=on_progress)
+            return poison.fit(_Clean(self), device=device, on_progress=on_progress)
 
-    def _choose(self) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
+    def _choose(self, rate: float | None) -> tuple[float, Bool[Tensor, " n"], Bool[Tensor, " n"]]:
+        """The rate, the samples to poison, and those that get a decoy."""
         n, stream = len(self), np.random.RandomState(self.seed)
-        eligible = self.poison.eligible(self.original_targets).nonzero()[:, 0]
-        wanted = max(round(self.rate * n), int(self.rate > 0))
+        samples = KeyedNoise(self.poison.seed, torch.arange(n))
+        eligible = self.poison.eligible(self.original_targets, samples).nonzero()[:, 0]
+        if rate is None:
+            rate = self.poison.default_rate
+        if rate is None and not len(eligible):
+            raise ValueError(
+                f"expected samples that {type(self.poison).__name__} was fitted to alter, got none among {n}: give the "
+                "dataset that it was fitted on."
+            )
+        rate = len(eligible) / n if rate is None else number("rate", rate, least=0, most=1)
+        wanted = max(round(rate * n), int(rate > 0))
         decoys = round(wanted * self.poison.cover_ratio)
         if wanted > len(eligible) or wanted + decoys > n:
             name, ratio = type(self.poison).__name__, self.poison.cover_ratio
             most = min(len(eligible), int(n / (1 + ratio))) / n
             raise ValueError(
-                f"expected a rate of at most {most:.6g} for {name} on this data set ({len(eligible)} of {n} samples "
-                f"are eligible, with {ratio:g} decoys for each), got {self.rate}: lower the rate."
+                f"expected a rate of at most {most:.6g} for {name} on this dataset ({len(eligible)} of {n} samples "
+                f"are eligible, with {ratio:g} decoys for each), got {rate}: lower the rate."
             )
         mask, cover_mask = torch.zeros(2, n, dtype=torch.bool)
         mask[eligible[stream.permutation(len(eligible))[:wanted]]] = True
         rest = (~mask).nonzero()[:, 0]
         cover_mask[rest[stream.permutation(len(rest))[:decoys]]] = True
-        return mask, cover_mask
+        return rate, mask, cover_mask
 
     def __len__(self) -> int:
         return len(self.original_targets)
 
     def clean(self, index: int) -> tuple[Any, int]:
-        """The sample as the inner data set gives it, its label checked against :attr:`original_targets`."""
-        image, label = _pair(self.dataset[index])
+        """The sample as the inner dataset gives it, its label checked against :attr:`original_targets`."""
+        image, label = pair_of(self.dataset[index])
         if int(label) != self.original_targets[index]:
             raise LabelError(
-                f"expected label {int(self.original_targets[index])} for sample {index}, as the data set's table of "
+                f"expected label {int(self.original_targets[index])} for sample {index}, as the dataset's table of "
                 f"targets says, got {label}: make dataset.targets agree with dataset[{index}][1]."
             )
         return image, int(label)
@@ -162,12 +151,19 @@ class PoisonedDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         return self.__getitems__([index])[0]
 
-    def export(self, directory: str | Path, *, workers: int = 2) -> Path:
-        """Write everything as an ImageFolder of lossless PNG with a ``poison.json``.
 
-        See :func:`puretransforms.poisons.export.export_image_folder`.
-        """
-        return export_image_folder(self, directory, workers=workers)
+class _Clean(Dataset):
+    """What a poison is fitted on: the clean samples, their colour channels as tensors."""
+
+    def __init__(self, poisoned: PoisonedDataset) -> None:
+        self._poisoned = poisoned
+
+    def __len__(self) -> int:
+        return len(self._poisoned)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self._poisoned.clean(index)
+        return colour_of(image), label
 
 
 def asr_test_set(dataset: Dataset | Sequence[Any], poison: Backdoor) -> Dataset:
@@ -203,33 +199,59 @@ class _Triggered(Dataset):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image, _ = _pair(self.dataset[self.indices[index]])
+        image, _ = pair_of(self.dataset[self.indices[index]])
         return self.poison.trigger(image), self.targets[index]
 
 
-def labels_of(dataset: Dataset | Sequence[Any]) -> Tensor:
-    """The int64 labels ``[N]`` of a map-style data set, from its table of targets or else sample by sample."""
-    if isinstance(dataset, Subset):
-        return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices)]
-    table = None
-    if getattr(dataset, "target_transform", None) is None:
-        table = getattr(dataset, "targets", getattr(dataset, "labels", None))
-    if table is None or len(table) != len(dataset):
-        table = [_pair(dataset[i])[1] for i in range(len(dataset))]
-    try:
-        labels = torch.as_tensor(np.asarray(table))
-    except (TypeError, ValueError):
-        labels = torch.empty(0)
-    if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool or not len(labels):
-        raise LabelError(
-            f"expected one integer label for each of {len(dataset)} samples, got {labels.dtype} labels of shape "
-            f"{list(labels.shape)}: give the data set as (image, int) pairs."
-        )
-    return labels.to(torch.int64)
+# --- single images of any types and sizes, in as few batches as their shapes allow -----------------------------------
 
 
-def _pair(sample: Any) -> tuple[Any, Any]:
-    if isinstance(sample, tuple | list) and len(sample) == 2:
-        return sample[0], sample[1]
-    got = f"a {type(sample).__name__}" + (f" of {len(sample)}" if hasattr(sample, "__len__") else "")
-    raise LabelError(f"expected samples (image, label), got {got}: wrap the data set so that it yields such pairs.")
+def poison_images(
+    poison: Poison, images: Sequence[Any], labels: Int[Tensor, " n"], index: Int[Tensor, " n"]
+) -> tuple[list[Any], list[tuple[Tensor, Tensor]]]:
+    """Poison single images (PIL or ``[C, H, W]``), of true ``labels``, at ``index`` of their dataset.
+
+    Returns:
+        The images, each of its own type, and the batches ``(clean, poisoned)`` that they went through.
+    """
+    out, batches = list(images), []
+    colours = [colour_of(image) for image in images]
+    groups: dict[Any, list[int]] = {}
+    for place, colour in enumerate(colours):
+        groups.setdefault((colour.shape, colour.dtype, colour.device), []).append(place)
+    for places in groups.values():
+        clean = torch.stack([colours[place] for place in places])
+        poisoned, _ = poison(clean, labels[places], index[places])
+        batches.append((clean, poisoned))
+        for place, colour in zip(places, poisoned, strict=True):
+            out[place] = with_colour(images[place], colour)
+    return out, batches
+
+
+def colour_of(image: Any) -> Tensor:
+    """The colour channels ``[C, H, W]`` of an image: uint8 for PIL, as they are for a tensor."""
+    if isinstance(image, tv_tensors.TVTensor):
+        return image.as_subclass(Tensor)
+    if isinstance(image, Tensor):
+        return image
+    if isinstance(image, PIL.Image.Image) and image.mode in ("RGB", "L"):
+        return F.pil_to_tensor(image)
+    return round_to_uint8(open_images(image)[0][0])
+
+
+def with_colour(image: Any, colour: Tensor) -> Any:
+    """An image of the type of ``image``, with its alpha channel if it has one, of the given colour channels."""
+    if isinstance(image, tv_tensors.TVTensor):
+        return tv_tensors.wrap(colour, like=image)
+    if isinstance(image, Tensor):
+        return colour
+    out = to_pil(colour)
+    if image.mode in ("RGBA", "LA"):
+        out.putalpha(image.getchannel("A"))
+    return out
+
+
+def to_pil(colour: Tensor) -> PIL.Image.Image:
+    """``[C, H, W]`` of one or three channels, uint8 or float in ``[0, 1]``, as a PIL image."""
+    pixels = colour if colour.dtype == torch.uint8 else round_to_uint8(colour)
+    return PIL.Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).cpu().numpy())

@@ -1,30 +1,35 @@
-"""A poisoned data set on disk: an ImageFolder of lossless PNG, and ``poison.json`` that says what was done to it."""
+"""A poisoned dataset on disk: an ImageFolder of lossless PNG, and ``poison.json``, which says what was done to it.
+
+:func:`export` writes it; :func:`load_poison_record` reads the record back, and holds the files to what it says.
+"""
 
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import PIL.Image
 import torch
 
 from ..errors import ManifestMismatchError, SourceError
-from ..functional.perturbation import magnitude
-from ..functional.shapes import Tensor
+from ..functional.perturbation import excess, magnitude, quantize
+from ..functional.shapes import Bool, Int, Tensor
 from .base import open_images
-from .batch import colour_of, to_pil
-from .record import FORMAT, RECORD_NAME
+from .dataset import PoisonedDataset, colour_of, to_pil
 
-if TYPE_CHECKING:
-    from .dataset import PoisonedDataset
+FORMAT = 1
+RECORD_NAME = "poison.json"
+
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def export_image_folder(dataset: "PoisonedDataset", directory: str | Path, *, workers: int = 2) -> Path:
-    """Write a :class:`~puretransforms.poisons.dataset.PoisonedDataset` to ``directory``, all of it or nothing.
+def export(dataset: PoisonedDataset, directory: str | Path, *, workers: int = 2) -> Path:
+    """Write a poisoned dataset to ``directory``, all of it or nothing.
 
     The folder of a sample is the label it carries now, its name the stem of its source file (for an ImageFolder) or its
     zero-padded index; a second file of the same name in a folder gets ``-index`` after it. Folder names are the class
@@ -61,7 +66,7 @@ def export_image_folder(dataset: "PoisonedDataset", directory: str | Path, *, wo
     return target
 
 
-def blocks(dataset: "PoisonedDataset") -> Iterator[list[int]]:
+def blocks(dataset: PoisonedDataset) -> Iterator[list[int]]:
     """Consecutive indices, about four million pixel values at a time."""
     values = open_images(dataset.clean(0)[0])[0].numel()
     size = max(1, min(1024, (1 << 22) // values))
@@ -69,20 +74,19 @@ def blocks(dataset: "PoisonedDataset") -> Iterator[list[int]]:
         yield list(range(first, min(first + size, len(dataset))))
 
 
-def folder_names(dataset: "PoisonedDataset") -> list[str]:
+def folder_names(dataset: PoisonedDataset) -> list[str]:
     """One folder for each class, in label order also when sorted by name."""
     count = dataset.poison.num_classes
     width = len(str(count - 1))
     if not dataset.classes:
         return [f"{label:0{width}d}" for label in range(count)]
-    names = [name if isinstance(name, str) else name[0] for name in dataset.classes]
-    names = [re.sub(r"[/\\\0]", "_", name).strip(".") for name in names]
+    names = [re.sub(r"[/\\\0]", "_", name).strip(".") for name in dataset.classes]
     if names == sorted(set(names)) and all(names):
         return names
     return [f"{label:0{width}d}-{name}" for label, name in enumerate(names)]
 
 
-def file_names(dataset: "PoisonedDataset") -> list[str]:
+def file_names(dataset: PoisonedDataset) -> list[str]:
     """The path of every sample below the folder, ``class/name.png``; samples that keep their label keep their name."""
     folders, width = folder_names(dataset), len(str(len(dataset) - 1))
     source = getattr(dataset.dataset, "samples", None)
@@ -100,7 +104,7 @@ def file_names(dataset: "PoisonedDataset") -> list[str]:
 
 
 def check_target(source: Any, directory: str | Path) -> Path:
-    """The absolute path of ``directory``, if what is made of the data set ``source`` may be exported there."""
+    """The absolute path of ``directory``, if what is made of the dataset ``source`` may be exported there."""
     target = Path(directory).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ManifestMismatchError(
@@ -132,7 +136,7 @@ def _save(job: tuple[Any, Path]) -> None:
     image.save(path, "PNG", compress_level=1)  # lossless at any level; 1 is the fastest, and no larger on small images
 
 
-def _record(dataset: "PoisonedDataset", folders: list[str], files: list[str], sizes: Tensor) -> dict[str, Any]:
+def _record(dataset: PoisonedDataset, folders: list[str], files: list[str], sizes: Tensor) -> dict[str, Any]:
     poison = dataset.poison
     psnr = -10 * torch.log10(sizes[:, 2].mean()).item() if len(sizes) and sizes[:, 2].any() else None
     rows = zip(
@@ -166,3 +170,106 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PoisonRecord:
+    """What an exported dataset was made of; row ``i`` of every table is sample ``i`` of the clean dataset."""
+
+    poison: str  # class name
+    arguments: dict[str, Any]  # of its constructor
+    epsilon: float | None
+    norm: str | None
+    quantize: str | None
+    rate: float
+    seed: int  # of the choice of samples
+    classes: list[str]  # folder names in label order
+    files: list[str]  # class/name.png
+    mask: Bool[Tensor, " n"]
+    cover_mask: Bool[Tensor, " n"]
+    original_targets: Int[Tensor, " n"]
+    targets: Int[Tensor, " n"]
+    measured: dict[str, Any]
+    versions: dict[str, str]
+
+
+def load_poison_record(directory: str | Path, *, clean: Sequence[Any] | Any = None) -> PoisonRecord:
+    """Read the ``poison.json`` of an exported dataset.
+
+    Args:
+        directory: what :func:`export` wrote.
+        clean: the dataset that was poisoned, ``clean[i] -> (image, label)``. If given, every file is read and compared
+            with it: poisoned ones must lie within the stored budget (L2 and RMS budgets: plus what rounding to 8 bits
+            can add), and files without poison must be equal to it.
+
+    Raises:
+        ManifestMismatchError: no such record, one of another format, a listed file is missing, or a file breaks the
+            stored budget.
+    """
+    root = Path(directory)
+    stored = _read(root / RECORD_NAME)
+    rows = sorted(stored["files"].items(), key=lambda item: item[1]["index"])
+    record = PoisonRecord(
+        poison=stored["poison"]["class"],
+        arguments=stored["poison"]["arguments"],
+        **{name: stored[name] for name in ("epsilon", "norm", "quantize", "rate", "seed", "classes")},
+        files=[name for name, _ in rows],
+        mask=torch.tensor([row["poisoned"] for _, row in rows]),
+        cover_mask=torch.tensor([row["cover"] for _, row in rows]),
+        original_targets=torch.tensor([row["original_label"] for _, row in rows]),
+        targets=torch.tensor([stored["classes"].index(name.split("/")[0]) for name, _ in rows]),
+        measured=stored["measured"],
+        versions=stored["versions"],
+    )
+    missing = [name for name in record.files if not (root / name).is_file()]
+    if missing:
+        raise ManifestMismatchError(
+            f"expected all {len(record.files)} files of {root / RECORD_NAME}, but {len(missing)} are missing "
+            f"(first: {missing[0]}): export the dataset again."
+        )
+    if clean is not None:
+        _check_files(root, record, clean)
+    return record
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_text())
+        known = stored["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestMismatchError(
+            f"expected a record of a poisoned dataset at {path}, got {type(error).__name__}: "
+            "give the folder that export wrote."
+        ) from error
+    if not known:
+        raise ManifestMismatchError(
+            f"expected {path} in format {FORMAT}, got {stored['format']}: read it with the version that wrote it."
+        )
+    return stored
+
+
+def _check_files(root: Path, record: PoisonRecord, clean: Any) -> None:
+    if len(clean) != len(record.files):
+        raise ManifestMismatchError(
+            f"expected the {len(record.files)} samples that {root} was made from, got a dataset of {len(clean)}: "
+            "give the same dataset."
+        )
+    for i, name in enumerate(record.files):
+        x, _, _ = open_images(clean[i][0])
+        with PIL.Image.open(root / name) as image:
+            y = open_images(image)[0].to(x.dtype)
+        if x.shape != y.shape:
+            problem = f"of shape {list(y.shape[1:])} where the clean image has {list(x.shape[1:])}"
+        elif record.mask[i]:
+            over = excess(y, x, record.epsilon, record.norm, record.quantize).item() if record.norm else 0.0
+            problem = f"outside the stored budget ({record.norm} {record.epsilon}) by {over:.4g}" if over > 0 else ""
+        else:
+            same = torch.equal(y, quantize(x, "round")) or bool(record.cover_mask[i])
+            problem = "" if same else "recorded as clean but different from the clean image"
+        if problem:
+            raise ManifestMismatchError(
+                f"{root / name} is {problem}: the files are not those of the record, export again."
+            )

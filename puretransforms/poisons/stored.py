@@ -1,29 +1,39 @@
-"""Poisons whose perturbation is optimised on the data set: computed once by ``fit``, kept at 8 bits, saved, loaded."""
+"""Poisons whose perturbation is optimised on the dataset: computed once by ``fit``, kept at 8 bits, saved, loaded.
 
+A saved one is int8 levels in one safetensors file, held to their budget when they are read.
+"""
+
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
-from ..data.images import round_to_uint8
 from ..errors import LabelError, ManifestMismatchError, NotFittedError, SurrogateError
 from ..functional.checks import number
 from ..functional.random import KeyedNoise, content_ids
-from ..functional.shapes import Float, Int, Tensor, UInt8
-from .base import Poison, _integers, open_images
+from ..functional.shapes import Bool, Float, Int, Tensor, UInt8
+from .base import Poison, integers_for
+from .optimise import check_surrogate
 from .progress import OnProgress, Progress
-from .surrogate import check_surrogate
-from .table import levels_of, read_poison, write_poison
+
+FORMAT = "1"
+_SLACK = 1e-3  # of an 8-bit level, for an epsilon written in decimals
+
+
+S = TypeVar("S", bound="StoredPoison")
 
 
 class StoredPoison(Poison):
     """Base of poisons that add a stored perturbation: one for each image, or with ``classwise`` one for each class.
 
-    ``fit(images, labels, index=None, surrogate=None)`` optimises it on the whole clean data set. Afterwards the poison
-    is a table: an image finds its row by ``index``, or without one by its pixels. Rows are whole 8-bit levels inside
-    the budget, so storage as PNG changes nothing. A subclass writes :meth:`craft`.
+    :meth:`fit` optimises it on the whole clean dataset. Afterwards the poison is a table: an image finds its row by
+    ``index``, or without one by its pixels. Rows are whole 8-bit levels inside the budget, so storage as PNG changes
+    nothing. A subclass writes :meth:`craft`.
 
     Args:
         epsilon: L-infinity bound in pixel units of ``[0, 1]``, at most 127/255; the table keeps the levels inside it.
@@ -35,7 +45,6 @@ class StoredPoison(Poison):
     """
 
     needs_fit = True
-    fits_in_parts = False
     norm = "linf"
     classwise: ClassVar[bool] = False
     takes_several: ClassVar[bool] = False  # surrogates
@@ -44,7 +53,7 @@ class StoredPoison(Poison):
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize, **more)
         self.epsilon = number("epsilon", epsilon)
         levels_of(self.epsilon)
-        self.reset()
+        self._forget()
 
     def craft(
         self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: Any, progress: Progress
@@ -56,12 +65,72 @@ class StoredPoison(Poison):
         """
         raise NotImplementedError(f"{type(self).__name__} must define craft(images, labels, surrogate, progress).")
 
-    def reset(self) -> "StoredPoison":
-        """Forget what was fitted."""
-        self._delta: Tensor | None = None  # int8 [M, C, H, W], 8-bit levels
-        self._ids: dict[str, Tensor] = {}  # sample-wise: "index", "content", "labels", each [N] int64
-        self._tables.clear()
+    def fit(
+        self: S,
+        dataset: Any,
+        *,
+        surrogate: nn.Module | Sequence[nn.Module] | None = None,
+        index: Int[Tensor, " n"] | None = None,
+        device: torch.device | str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> S:
+        """Optimise the perturbation on the clean data: see :meth:`puretransforms.poisons.base.Poison.fit`.
+
+        A surrogate is left as it was found (exception: poisons that say so).
+        """
+        images, labels = self._gather(dataset, device)
+        places = self._places(index, images)
+        networks = self._networks(surrogate, images[:1].float() / 255)
+        self._forget()
+        given = networks if self.takes_several or networks is None else networks[0]
+        progress = Progress(on_progress)
+        delta = self.craft(images, labels, given, progress)
+        progress.end()
+        self._keep(delta, places, images, labels)
         return self
+
+    def _forget(self) -> None:
+        self._delta: Tensor | None = None  # int8 [M, C, H, W], 8-bit levels
+        self._ids: dict[str, Tensor] = {}  # sample-wise: "index", "content", "labels", each [M] int64
+        self._notes: dict[str, float] = {}  # what else there is to tell about the fit
+        self._tables.clear()
+
+    def _keep(self, delta: Tensor, places: Tensor, images: Tensor, labels: Tensor) -> None:
+        """Store ``delta``; sample-wise, row ``i`` is that of ``images[i]``, at ``places[i]`` of the dataset."""
+        levels = levels_of(self.epsilon)
+        self._delta = delta.mul(255).round().clamp(-levels, levels).to(torch.int8).cpu()
+        if not self.classwise:
+            self._ids = {"index": places.cpu(), "content": content_ids(images).cpu(), "labels": labels.cpu()}
+
+    def _places(self, index: Any, images: Tensor) -> Int[Tensor, " n"]:
+        """The place of each image in its dataset."""
+        if index is None:
+            return torch.arange(len(images), device=images.device)
+        places = integers_for(index, images.shape[:1], images.device, "index")
+        if len(places.unique()) < len(places):
+            raise LabelError("expected another index for each image, got repeated ones: give places in one dataset.")
+        return places
+
+    def _networks(
+        self, surrogate: nn.Module | Sequence[nn.Module] | None, image: Float[Tensor, "1 c h w"]
+    ) -> list[nn.Module] | None:
+        """The surrogates as a list, ``None`` for none, each checked on an image."""
+        if surrogate is None:
+            return None
+        networks = [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
+        if not networks or (len(networks) > 1 and not self.takes_several):
+            raise SurrogateError(
+                f"expected {'some networks' if self.takes_several else 'one network'} as the surrogate of "
+                f"{type(self).__name__}, got {len(networks)}: give {'them' if self.takes_several else 'it'} trained on "
+                "such images, or leave it out."
+            )
+        for network in networks:
+            self.check_network(network, image)
+        return networks
+
+    def check_network(self, network: nn.Module, image: Float[Tensor, "1 c h w"]) -> None:
+        """Raise unless a given surrogate maps such an image to logits of the right number, where the image is."""
+        check_surrogate(network, image, self.num_classes)
 
     @property
     def fitted(self) -> bool:
@@ -72,72 +141,6 @@ class StoredPoison(Poison):
     def delta(self) -> Float[Tensor, "m c h w"]:
         """The stored perturbations in pixel units: one row for each fitted image, or for each class."""
         return self._known().float() / 255
-
-    def partial_fit(self, images: Tensor, labels: Tensor) -> "StoredPoison":
-        """Refused: the optimisation sees the whole data set many times."""
-        raise NotFittedError(
-            f"expected the whole data set at once for {type(self).__name__}, got a part: call fit(images, labels)."
-        )
-
-    def fit(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        index: Tensor | None = None,
-        surrogate: nn.Module | Sequence[nn.Module] | None = None,
-        *,
-        on_progress: OnProgress | None = None,
-    ) -> "StoredPoison":
-        """Optimise the perturbation on the clean data.
-
-        Args:
-            images: ``[N, C, H, W]``, uint8, or float in ``[0, 1]``; the device of the work is theirs.
-            labels: the true labels, integers ``[N]``.
-            index: the place of each image in its data set, ``[N]``, all different; 0 to N - 1 if not given.
-            surrogate: a classifier of raw pixels, ``[B, C, H, W]`` in ``[0, 1]`` to logits ``[B, num_classes]``;
-                without it the library trains one. It is left as it was found (exception: poisons that say so).
-                Some poisons take several.
-            on_progress: called with a :class:`~puretransforms.poisons.progress.CraftRecord` after each gradient step on
-                a batch, also while the library's surrogate is trained.
-        """
-        x, _, shape = open_images(images)
-        y = _integers(labels, shape, x.device, "labels")
-        self.check_labels(y)
-        ids = torch.arange(len(x), device=x.device)
-        ids = ids if index is None else _integers(index, shape, x.device, "index")
-        if len(ids.unique()) < len(ids):
-            raise LabelError("expected another index for each image, got repeated ones: give places in one data set.")
-        networks = self._networks(surrogate)
-        for network in networks or ():
-            self.check_network(network, x[:1])
-        pixels = round_to_uint8(x)
-        self.reset()
-        given = networks if self.takes_several or networks is None else networks[0]
-        progress = Progress(on_progress)
-        delta = self.craft(pixels, y, given, progress)
-        progress.end()
-        levels = levels_of(self.epsilon)
-        self._delta = delta.mul(255).round().clamp(-levels, levels).to(torch.int8).cpu()
-        if not self.classwise:
-            self._ids = {"index": ids.cpu(), "content": content_ids(pixels).cpu(), "labels": y.cpu()}
-        return self
-
-    def _networks(self, surrogate: nn.Module | Sequence[nn.Module] | None) -> list[nn.Module] | None:
-        """The surrogates as a list, ``None`` for none."""
-        if surrogate is None:
-            return None
-        networks = [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
-        if not networks or (len(networks) > 1 and not self.takes_several):
-            raise SurrogateError(
-                f"expected {'some networks' if self.takes_several else 'one network'} as the surrogate of "
-                f"{type(self).__name__}, got {len(networks)}: give {'them' if self.takes_several else 'it'} trained on "
-                "such images, or leave it out."
-            )
-        return networks
-
-    def check_network(self, network: nn.Module, image: Float[Tensor, "1 c h w"]) -> None:
-        """Raise LabelError unless a given surrogate maps such an image to logits of the right number."""
-        check_surrogate(network, image, self.num_classes)
 
     def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
         delta = self._levels(x)
@@ -157,49 +160,106 @@ class StoredPoison(Poison):
     def _known(self) -> Tensor:
         if self._delta is None:
             raise NotFittedError(
-                f"expected {type(self).__name__} to be fitted, but it knows nothing: call fit(images, labels) with the "
-                "clean data first (PoisonedDataset does), or load a saved one."
+                f"expected {type(self).__name__} to be fitted, but it knows nothing: call fit(dataset) with the clean "
+                "data first (PoisonedDataset does), or load a saved one."
             )
         return self._delta
 
     def _rows(self, keys: Int[Tensor, " b"], labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         """The table row of each image, found by the key of its index or of its pixels."""
+        rows, known = self._find(keys)
+        if not bool(known.all()):
+            raise NotFittedError(
+                f"expected images that {type(self).__name__} was fitted on, but {int((~known).sum())} of {len(keys)} "
+                "are unknown by index and by pixels: fit it on the whole dataset, and pass the index that fit was "
+                "given."
+            )
+        self._check_true(rows, labels)
+        return rows
+
+    def _find(self, keys: Int[Tensor, " b"]) -> tuple[Int[Tensor, " b"], Bool[Tensor, " b"]]:
+        """A table row for each key, and whether it is the right one: the key of an index or of pixels in the table."""
         if "rows" not in self._tables:
             known = torch.cat([KeyedNoise(self.seed, self._ids[name]).keys for name in ("index", "content")])
             order = known.argsort(stable=True)
             self._tables["rows"] = known[order], order % len(self._ids["index"])
         known, order = self._tables["rows"]
         places = torch.searchsorted(known, keys).clamp_max(len(known) - 1)
-        if not known[places].equal(keys):
-            missing = int((known[places] != keys).sum())
-            raise NotFittedError(
-                f"expected images that {type(self).__name__} was fitted on, but {missing} of {len(keys)} are unknown "
-                "by index and by pixels: fit it on the whole data set, and pass the index that fit was given."
-            )
-        rows = order[places]
+        return order[places], known[places] == keys
+
+    def _check_true(self, rows: Int[Tensor, " b"], labels: Int[Tensor, " b"]) -> None:
         wrong = (self._ids["labels"][rows] != labels).nonzero()[:, 0]
         if len(wrong):
             raise LabelError(
                 f"expected label {int(self._ids['labels'][rows[wrong[0]]])}, with which an image was fitted, got "
-                f"{int(labels[wrong[0]])}: give the true labels, and the index in the data set that was fitted."
+                f"{int(labels[wrong[0]])}: give the true labels, and the index in the dataset that was fitted."
             )
-        return rows
 
     def save(self, path: str | Path) -> Path:
         """Write the fitted perturbation and the arguments to one safetensors file."""
-        return write_poison(path, self, {"delta": self._known(), **self._ids})
+        about = {
+            "format": FORMAT,
+            "poison": type(self).__name__,
+            "arguments": json.dumps(self.arguments),
+            "epsilon": repr(self.epsilon),
+            "norm": str(self.norm),
+            "notes": json.dumps(self._notes),
+        }
+        tensors = {"delta": self._known(), **self._ids}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
+        return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path) -> "StoredPoison":
+    def load(cls: type[S], path: str | Path) -> S:
         """Read what :meth:`save` wrote.
 
         Raises:
             ManifestMismatchError: not such a file, another poison, or a perturbation outside the stored budget.
         """
-        poison, tensors = read_poison(path, cls)
-        delta, ids = tensors.pop("delta"), tensors
-        rows = poison.num_classes if cls.classwise else len(ids.get("index", ()))
-        if len(delta) != rows or any(len(table) != rows for table in ids.values()):
+        about, tensors = _read(path, cls.__name__)
+        poison = cls(**json.loads(about.get("arguments", "{}")))
+        delta, epsilon = tensors.pop("delta"), float(about["epsilon"])
+        size = int(delta.short().abs().max()) if len(delta) else 0
+        if size > epsilon * 255 + _SLACK:
+            raise ManifestMismatchError(
+                f"expected a perturbation inside the stored budget (linf {epsilon}) in {path}, got values up to "
+                f"{size}/255: the file was changed, save it again."
+            )
+        if epsilon != poison.epsilon:
+            raise ManifestMismatchError(
+                f"expected arguments inside the stored budget (linf {epsilon}) in {path}, got epsilon "
+                f"{poison.epsilon}: the file was changed, save it again."
+            )
+        rows = poison.num_classes if cls.classwise else len(tensors.get("index", ()))
+        if len(delta) != rows or any(len(table) != rows for table in tensors.values()):
             raise ManifestMismatchError(f"expected {rows} perturbations in {path}, got {len(delta)}: save it again.")
-        poison._delta, poison._ids = delta, ids
+        poison._delta, poison._ids = delta, tensors
+        poison._notes = json.loads(about.get("notes", "{}"))
         return poison
+
+
+def levels_of(epsilon: float) -> int:
+    """The largest whole number of 8-bit levels inside ``epsilon``; ValueError unless that is 1 to 127."""
+    if not 1 / 255 - 1e-6 <= epsilon <= 127 / 255:
+        raise ValueError(f"expected epsilon from 1/255 to 127/255 in pixel units of [0, 1], got {epsilon}.")
+    return int(epsilon * 255 + _SLACK)
+
+
+def _read(path: str | Path, name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors that a poison of this class name wrote; ManifestMismatchError for anything else."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ManifestMismatchError(
+            f"expected a saved perturbation at {path}, got {type(error).__name__}: give the file that save wrote."
+        ) from error
+    if about.get("format") != FORMAT or about.get("poison") != name or "epsilon" not in about:
+        raise ManifestMismatchError(
+            f"expected a perturbation of {name} in format {FORMAT} at {path}, got {about.get('poison')} in format "
+            f"{about.get('format')}: load it with its own class."
+        )
+    if tensors.get("delta", torch.empty(0)).dtype != torch.int8:
+        raise ManifestMismatchError(f"expected int8 perturbations in {path}, got none: give the file that save wrote.")
+    return about, tensors

@@ -1,0 +1,1 @@
+"""Pages, charts and tables: how results are shown, whatever they are about."""

@@ -4,13 +4,11 @@ The file says which command wrote it, on which data.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from statistics import fmean, pstdev
 from typing import Any
-
-from .finding import Finding
 
 _LEAST = 3e-3  # of any threshold
 _DEVIATIONS = 8  # of clean scores above their mean: clean data of other kinds vary more than those of the fit
@@ -20,16 +18,6 @@ _DEVIATIONS = 8  # of clean scores above their mean: clean data of other kinds v
 def calibration() -> dict[str, Any]:
     """The content of ``calibration.json``."""
     return json.loads(files(__package__).joinpath("calibration.json").read_text())
-
-
-def apply_thresholds(findings: Iterable[Finding], thresholds: Mapping[str, float]) -> list[Finding]:
-    """Give each finding its threshold; a detector without one never raises an alarm."""
-    findings = list(findings)
-    for finding in findings:
-        finding.threshold = thresholds.get(finding.name, float("inf"))
-        if finding.image_threshold == float("inf"):
-            finding.image_threshold = finding.threshold
-    return findings
 
 
 def fit_threshold(clean: Sequence[float], poisoned: Sequence[float], weight: float = 1 / 3) -> float:

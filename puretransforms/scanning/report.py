@@ -1,17 +1,16 @@
-"""The files that a scan leaves: ``scan.json``, ``suspects.csv`` and ``scan.html`` with pictures."""
+"""The files that a scan leaves: ``scan.html`` with pictures, ``scan.json``, ``suspects.csv`` and ``scores.csv``."""
 
 import csv
-import html
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..cleaning.page import STYLE, code, data_uri, table, text
-from .detectors.energy import NAME as ENERGY
-from .finding import Finding
+from ..reporting.pages import page, picture_uri
+from .detectors import Energy, Finding
 from .verdict import KINDS
 
 if TYPE_CHECKING:
@@ -19,19 +18,30 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "label", "detectors", "score over threshold", "energy rank in class")
 _PICTURES, _LISTED = 12, 20
+_MARK = (255, 0, 0)
 
 
 def write(result: "ScanResult", out: Path) -> Path:
-    """Write the three files into the folder ``out`` (made if need be); returns the path of ``scan.html``."""
+    """Write the four files into the folder ``out`` (made if need be); returns the path of ``scan.html``."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "scan.json").write_text(json.dumps(as_json(result), indent=1), encoding="utf-8")
-    with (out / "suspects.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        rows.writerows(suspects(result))
+    _write_csv(out / "suspects.csv", COLUMNS, suspects(result))
+    scores = result.scores
+    _write_csv(out / "scores.csv", list(scores[0]), ([_cell(value) for value in row.values()] for row in scores))
     report = out / "scan.html"
-    report.write_bytes(render(result).encode("utf-8", "backslashreplace"))
+    report.write_bytes(render(result))
     return report
+
+
+def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        out = csv.writer(file)
+        out.writerow(head)
+        out.writerows(rows)
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
 
 
 def suspects(result: "ScanResult") -> list[tuple[str, str, str, float, float | str]]:
@@ -44,7 +54,7 @@ def suspects(result: "ScanResult") -> list[tuple[str, str, str, float, float | s
         for i in finding.suspects:
             found.setdefault(i, []).append((float(finding.images[i]) / finding.image_threshold, finding.name))
     sample = result.sample
-    ranks = next((f.images for f in result.findings if f.name == ENERGY and f.images is not None), None)
+    ranks = next((f.images for f in result.findings if isinstance(f.detector, Energy) and f.images is not None), None)
     rows = [
         (
             sample.names[i],
@@ -63,9 +73,13 @@ def as_json(result: "ScanResult") -> dict[str, Any]:
     verdict, sample = result.verdict, result.sample
     return {
         "verdict": verdict.kind,
+        "headline": verdict.headline,
         "confidence": verdict.confidence,
+        "insufficient": result.insufficient,
         "alarms": verdict.alarms,
         "words": verdict.words,
+        "reasons": verdict.reasons,
+        "known_misses": verdict.misses,
         "advice": {"chain": verdict.advice.chain, "words": verdict.advice.words},
         "images": {"looked_at": len(sample), "total": sample.total, "left_out": dict(sample.left_out)},
         "sizes": {"smallest": sample.sizes[0], "largest": sample.sizes[1], "corners_only": sample.tiled},
@@ -76,92 +90,84 @@ def as_json(result: "ScanResult") -> dict[str, Any]:
 def _plain(f: Finding) -> dict[str, Any]:
     figures = {"score": f.score, "low": f.low, "high": f.high, "threshold": f.threshold}
     figures = {key: value if np.isfinite(value) else None for key, value in figures.items()}
-    rest = {"classes": f.classes, "suspects": len(f.suspects), "evidence": f.evidence, "untested": f.untested}
-    return {"name": f.name, "question": f.question, "alarm": f.alarm, **figures, **rest}
+    rest = {"classes": dict(f.classes), "suspects": len(f.suspects), "evidence": dict(f.evidence)}
+    return {"name": f.name, "question": f.question, "alarm": f.alarm, **figures, **rest, "untested": f.untested}
 
 
-def render(result: "ScanResult") -> str:
+def render(result: "ScanResult") -> bytes:
     """The report: one HTML file without scripts and without links to other files."""
-    verdict, sample = result.verdict, result.sample
-    named = suspects(result)
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>puretransforms: scan report</title>",
-        f"<style>{STYLE}</style><h1>Scan report: {html.escape(verdict.kind)} ({html.escape(verdict.confidence)})</h1>",
-        f"<p>{html.escape(verdict.words)}</p><p><b>Advice:</b> {html.escape(verdict.advice.words)}.</p>",
-        table(("", ""), list(_facts(result))),
-        "<h2>Detectors</h2>",
-        table(
-            ("detector", "question", "#score", "#95 % interval", "#alarm above", "result"), map(_row, result.findings)
-        ),
-    ]
-    for finding in (f for f in result.findings if f.alarm):
-        parts += [
-            f"<h2>{html.escape(finding.name)}</h2>",
-            table(("class", "#score"), [(text(n), f"{s:.4f}") for n, s in _worst(finding)]),
-            f"<pre>{html.escape(json.dumps(finding.evidence, indent=1))[:4000]}</pre>",
-            _pictures(result, finding),
-        ]
-    parts += [
-        f"<h2>Suspects</h2><p>{len(named)} of {len(sample)} images that were looked at; all in suspects.csv.</p>",
-        table(
-            ("image", "class", "detectors", "#over threshold", "#energy rank in class"),
-            [_suspect(row) for row in named[:_LISTED]],
-        ),
-        "<h2>Verdicts that a scan can give</h2>",
-        table(("", ""), [(html.escape(kind), html.escape(words)) for kind, words in KINDS.items()]),
-    ]
-    return "\n".join(parts)
+    return page(
+        "scan",
+        verdict=result.verdict,
+        insufficient=result.insufficient,
+        facts=list(_facts(result)),
+        findings=[_shown(finding) for finding in result.findings],
+        alarms=[
+            {"name": f.name, "classes": _worst(f), "figures": list(_figures(result, f))}
+            for f in result.findings
+            if f.alarm
+        ],
+        suspects=suspects(result),
+        listed=_LISTED,
+        looked_at=len(result.sample),
+        kinds=KINDS,
+    )
 
 
-def _facts(result: "ScanResult") -> Any:
+def _facts(result: "ScanResult") -> Iterator[tuple[str, str]]:
     sample = result.sample
     total = "unknown" if sample.total is None else sample.total
     yield "images looked at", f"{len(sample)} of {total}, {len(sample.classes)} classes"
-    yield (
-        "sizes",
-        f"{sample.sizes[0]} to {sample.sizes[1]}" + (" (patterns: four corners only)" if sample.tiled else ""),
-    )
+    corners = " (patterns: four corners only)" if sample.tiled else ""
+    yield "sizes", f"{sample.sizes[0]} to {sample.sizes[1]}{corners}"
     for reason, number in sample.left_out.items():
-        yield "left out", f"{number}: {text(reason)}"
+        yield "left out", f"{number}: {reason}"
 
 
-def _row(f: Finding) -> tuple[str, ...]:
-    if f.untested:
-        return html.escape(f.name), html.escape(f.question), "", "", "", f"not tested: {html.escape(f.untested)}"
-    state = "<b>alarm</b>" if f.alarm else "evidence only" if f.silent else "no alarm"
-    span, threshold = f"{f.low:.4f} to {f.high:.4f}", "" if f.silent else f"{f.threshold:.4f}"
-    return html.escape(f.name), html.escape(f.question), f"{f.score:.4f}", span, threshold, state
+def _shown(f: Finding) -> dict[str, Any]:
+    """What a row of the table of detectors needs; the bar is as wide as the score is of twice the threshold, in %."""
+    names = ("name", "question", "untested", "silent", "alarm", "score", "low", "high", "threshold")
+    width = 0.0 if f.silent else min(max(50 * f.score / f.threshold, 0), 100)
+    return {name: getattr(f, name) for name in names} | {"width": f"{width:.1f}"}
 
 
-def _worst(f: Finding) -> list[tuple[str, float]]:
-    return sorted(f.classes.items(), key=lambda item: (-item[1], item[0]))[:_LISTED]
+def _worst(f: Finding) -> list[tuple[str, float, str]]:
+    """``(class, score, width of its bar in rem)``."""
+    order = sorted(f.classes.items(), key=lambda item: (-item[1], item[0]))[:_LISTED]
+    highest = max((score for _, score in order), default=0) or 1
+    return [(name, score, f"{8 * max(score, 0) / abs(highest):.2f}") for name, score in order]
 
 
-def _suspect(row: tuple[str, str, str, float, float | str]) -> tuple[str, ...]:
-    return code(row[0]), text(row[1]), html.escape(row[2]), f"{row[3]:.2f}", str(row[4])
-
-
-def _pictures(result: "ScanResult", finding: Finding) -> str:
+def _figures(result: "ScanResult", finding: Finding) -> Iterator[dict[str, Any]]:
     """Suspects (else images of the worst class), their residual at eight times its contrast, and the class mean."""
     sample = result.sample
     rows = finding.suspects[:_PICTURES]
     if not rows:
-        worst = sample.classes.index(_worst(finding)[0][0]) if _worst(finding)[0][0] in sample.classes else 0
-        rows = sample.members(worst)[:_PICTURES].tolist()
+        first = _worst(finding)[0][0]
+        rows = sample.members(sample.classes.index(first) if first in sample.classes else 0)[:_PICTURES].tolist()
     index = torch.tensor(rows)
     x, r = sample.images(index), sample.residuals(index)
-    figures = []
     for i, row in enumerate(rows):
-        same = sample.members(int(sample.labels[row]))[:500]
-        mean = sample.whitened(same).mean(0)
-        shown = (x[i], r[i] * 8 + 0.5, mean * 2 + 0.5) if i == 0 else (x[i], r[i] * 8 + 0.5)
-        pictures = "".join(f'<img alt="" src="{data_uri(_bytes(picture))}">' for picture in shown)
-        caption = "image, residual" + (", mean residual of its class" if i == 0 else "")
-        figures.append(
-            f"<figure><div class=three>{pictures}</div><figcaption>{code(sample.names[row])}<br>{caption}</figcaption>"
-            "</figure>"
-        )
-    return f"<div class=grid>{''.join(figures)}</div>"
+        name = sample.classes[int(sample.labels[row])]
+        place = finding.detector.place(finding, name)
+        shown = [_outlined(_bytes(x[i]), place), _bytes(r[i] * 8 + 0.5)]
+        caption = f"{name}: image" + (" with the patch outlined" if place else "") + ", residual"
+        if i == 0:
+            shown.append(_bytes(sample.whitened(sample.members(int(sample.labels[row]))[:500]).mean(0) * 2 + 0.5))
+            caption += ", mean residual of its class"
+        yield {"pictures": [picture_uri(picture) for picture in shown], "name": sample.names[row], "caption": caption}
+
+
+def _outlined(pixels: np.ndarray, place: tuple[int, int, int] | None) -> np.ndarray:
+    """A picture with a red line around ``(row, column, side)``, one pixel outside it."""
+    if place is not None:
+        row, column, side = place
+        pixels = pixels.copy()
+        box = pixels[max(row - 1, 0) : row + side + 1, max(column - 1, 0) : column + side + 1]
+        inside = pixels[row : row + side, column : column + side].copy()
+        box[:] = _MARK
+        pixels[row : row + side, column : column + side] = inside
+    return pixels
 
 
 def _bytes(x: torch.Tensor) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,9 +14,10 @@ from ..functional.detect.edges import ring_log_ratios
 from ..functional.detect.residual import residual, whitened
 from ..functional.shapes import Float, Int, Tensor, UInt8
 from .source import Item
-from .views import WINDOW, Views
 
 SMALLEST = 16  # pixels; nothing can be said of smaller images
+WINDOW = 32  # pixels kept at each corner of a large image
+_FIRST = 1024  # rows of a buffer, where the number of images is not known
 PAIRED = 1000  # images of a class that are compared with each other
 _CHUNK = 512
 
@@ -33,6 +34,7 @@ class Sample:
         tiled: views are four corners.
         labels: int64 ``[N]``, from 0, without gaps in ``classes``.
         names: path or index of each image.
+        index: place of each image in the source, counted from 0 over its images.
         classes: class names.
         numbers: the label that each class has in the source.
         ratios: ``[N, 12]``, see :func:`puretransforms.functional.detect.edges.ring_log_ratios`.
@@ -45,6 +47,7 @@ class Sample:
     tiled: bool
     labels: Int[Tensor, " n"]
     names: list[str]
+    index: list[int]
     classes: list[str]
     numbers: list[int]
     ratios: Float[Tensor, "n 12"]
@@ -81,7 +84,7 @@ class Sample:
         return unit_rows(self.whitened(rows) - self.shared)
 
     def forms(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m k"]:
-        """Coarse forms less their mean over the data set, as rows of length 1."""
+        """Coarse forms less their mean over the dataset, as rows of length 1."""
         return unit_rows(coarse_form(self.images(rows)) - self._mean_form)
 
     def agreement_of(self, label: int) -> Agreement:
@@ -123,12 +126,12 @@ class Sample:
         return out
 
 
-def gather(items: Iterable[Item], classes: list[str], total: int | None, drawn: int | None = None) -> Sample:
+def gather(items: Iterable[Item], classes: Mapping[int, str], total: int | None, drawn: int | None = None) -> Sample:
     """Read every item once and keep its view.
 
     Args:
         items: what is drawn.
-        classes: class names in label order, as far as they are known.
+        classes: class names by label, as far as they are known.
         total: images in the source.
         drawn: how many items there will be, if that is known.
 
@@ -136,7 +139,7 @@ def gather(items: Iterable[Item], classes: list[str], total: int | None, drawn: 
         SourceError: no image that can be used.
     """
     views, ratios = Views(drawn), array("f")
-    labels, names, sizes = array("q"), [], Counter()
+    labels, names, index, sizes = array("q"), [], [], Counter()
     left_out: Counter[str] = Counter()
     for item in items:
         if item.pixels is None:
@@ -150,12 +153,11 @@ def gather(items: Iterable[Item], classes: list[str], total: int | None, drawn: 
         views.add(item.pixels)
         labels.append(item.label)
         names.append(item.name)
+        index.append(item.index)
         sizes[height, width] += 1
     if not labels:
         why = "; ".join(f"{number} {reason}" for reason, number in left_out.items()) or "it is empty"
-        raise SourceError(
-            f"expected at least one image to scan, got none ({why}): give a folder or data set of images."
-        )
+        raise SourceError(f"expected at least one image to scan, got none ({why}): give a folder or dataset of images.")
     tiled = len(sizes) > 1 or max(max(sizes)) > 2 * WINDOW
     present, numbers = torch.tensor(labels).unique(return_inverse=True)
     return Sample(
@@ -163,7 +165,8 @@ def gather(items: Iterable[Item], classes: list[str], total: int | None, drawn: 
         tiled=tiled,
         labels=numbers,
         names=names,
-        classes=[classes[label] if label < len(classes) else str(label) for label in present.tolist()],
+        index=index,
+        classes=[classes.get(label, str(label)) for label in present.tolist()],
         numbers=present.tolist(),
         ratios=torch.tensor(ratios).view(-1, 12),
         total=total,
@@ -182,3 +185,63 @@ def from_tiles(tiles: Float[Tensor, "m c i j"], n: int) -> Float[Tensor, "n c h 
     """The views again."""
     _, c, h, w = tiles.shape
     return tiles.view(n, 2, 2, c, h, w).permute(0, 3, 1, 4, 2, 5).reshape(n, c, 2 * h, 2 * w)
+
+
+class Views:
+    """Views of images, put in one after the other and never held twice.
+
+    A list of small tensors that is stacked at the end costs thrice the bytes of its pixels. Here each shape has one
+    buffer, of which the operating system gives out only the pages that are written.
+
+    Args:
+        expected: images to come, and rows of the first buffer; ``None`` if unknown. Buffers grow by doubling.
+    """
+
+    def __init__(self, expected: int | None = None) -> None:
+        self.expected = expected
+        self._buffers: dict[tuple[int, int], Tensor] = {}
+        self._order: dict[tuple[int, int], list[int]] = {}
+        self._number = 0
+
+    def add(self, pixels: UInt8[Tensor, "3 h w"]) -> None:
+        """Keep a copy: the whole image up to 64 x 64 pixels, of larger ones the corners."""
+        height, width = pixels.shape[1:]
+        if max(height, width) > 2 * WINDOW:
+            pixels = corners(pixels, min(WINDOW, height // 2, width // 2))
+        shape = (pixels.shape[1], pixels.shape[2])
+        order = self._order.setdefault(shape, [])
+        buffer = self._buffers.get(shape)
+        if buffer is None or len(order) == len(buffer):
+            first = _FIRST if self.expected is None or self._number else self.expected  # most sets have one shape
+            rows = first if buffer is None else 2 * len(order)
+            grown = torch.empty(max(rows, 1), *pixels.shape, dtype=torch.uint8)
+            if buffer is not None:
+                grown[: len(order)] = buffer
+            self._buffers[shape] = buffer = grown
+        buffer[len(order)] = pixels
+        order.append(self._number)
+        self._number += 1
+
+    def whole(self) -> UInt8[Tensor, "n 3 h w"]:
+        """All views, which must be of one shape."""
+        ((shape, buffer),) = self._buffers.items()
+        return buffer[: len(self._order[shape])]
+
+    def cornered(self) -> UInt8[Tensor, "n 3 s s"]:
+        """The corners of all views, as wide as the smallest of them allows; the buffers are given up."""
+        side = min(min(shape) for shape in self._buffers) // 2
+        if list(self._buffers) == [(2 * side, 2 * side)]:
+            return self.whole()
+        out = torch.empty(self._number, 3, 2 * side, 2 * side, dtype=torch.uint8)
+        for shape, order in self._order.items():
+            buffer = self._buffers.pop(shape)
+            for row, place in enumerate(order):
+                out[place] = corners(buffer[row], side)
+        return out
+
+
+def corners(pixels: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 s s"]:
+    """The four corners of ``side`` pixels as one picture."""
+    top, bottom = pixels[:, :side], pixels[:, -side:]
+    rows = [torch.cat([row[..., :side], row[..., -side:]], 2) for row in (top, bottom)]
+    return torch.cat(rows, 1)

@@ -1,21 +1,23 @@
-"""``scan(source)``: is this data set poisoned, how, and what cures it?"""
+"""``scan(source)``: is this dataset poisoned, how, and what cures it?"""
 
 import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
+from ..reporting.tables import aligned
 from ..transforms.ebm import EBMPurify
 from ..transforms.vae import VAEPurify
-from .calibration import apply_thresholds, calibration
-from .detectors import DETECTORS, class_pattern, energy
-from .finding import Finding
+from .calibration import calibration
+from .detectors import DETECTORS, ClassPattern, Detector, Energy, Finding, Kind
 from .sample import Sample, gather
-from .source import open_stream
+from .source import Item, open_stream
 from .verdict import Verdict, judge
 
 
@@ -33,19 +35,76 @@ class ScanResult:
     findings: list[Finding]
     sample: Sample
 
+    @property
+    def insufficient(self) -> bool:
+        """Could too few detectors look for a verdict? Then "no alarm" says nothing, and a build must not go on."""
+        return self.verdict.kind is Kind.INSUFFICIENT
+
+    @property
+    def flagged(self) -> list[int]:
+        """Places in the sample of the images that a detector with an alarm names, ascending."""
+        return sorted({i for finding in self.findings for i in finding.suspects})
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """A row for every image that was looked at, in the order of the source; ``pandas.DataFrame(result.scores)``.
+
+        Keys: ``index`` (place among the images of the source), ``path`` (or the index again), ``class``, then the score
+        of each detector that scores images (``None`` where it did not look at this one), and ``flagged``.
+        """
+        sample, flagged = self.sample, set(self.flagged)
+        columns = {f.name: f.images.tolist() for f in self.findings if f.images is not None}
+        rows = []
+        for i in sorted(range(len(sample)), key=lambda i: sample.index[i]):
+            named = {"index": sample.index[i], "path": sample.names[i], "class": sample.classes[int(sample.labels[i])]}
+            scores = {name: None if values[i] != values[i] else values[i] for name, values in columns.items()}
+            rows.append(named | scores | {"flagged": i in flagged})
+        return rows
+
+    def suspects(self, dataset: Dataset) -> Subset:
+        """The flagged images of ``dataset``, which is what was scanned, or holds the same images in the same order."""
+        return Subset(dataset, self._places(dataset))
+
+    def clean_subset(self, dataset: Dataset) -> Subset:
+        """``dataset`` without the flagged images.
+
+        Raises:
+            ValueError: not every image was looked at, or ``dataset`` holds other images than the source.
+        """
+        looked = len(self.sample) + sum(self.sample.left_out.values())
+        if self.sample.total is not None and looked < self.sample.total:
+            raise ValueError(
+                f"expected a scan of all {self.sample.total} images, got one of {looked}: scan(source, sample=None)."
+            )
+        without = set(self._places(dataset))
+        return Subset(dataset, [i for i in range(len(dataset)) if i not in without])
+
+    def _places(self, dataset: Any) -> list[int]:
+        """Where the flagged images stand in ``dataset``: by path if it lists its files, else by index."""
+        flagged, sample = self.flagged, self.sample
+        files, root = getattr(dataset, "samples", None), getattr(dataset, "root", None)
+        if files and root and not all(name.isdecimal() for name in sample.names):
+            place = {Path(os.path.relpath(file[0], root)).as_posix(): i for i, file in enumerate(files)}
+            if all(sample.names[i] in place for i in flagged):
+                return sorted(place[sample.names[i]] for i in flagged)
+        if sample.total is not None and len(dataset) != sample.total:
+            raise ValueError(
+                f"expected the dataset that was scanned, {sample.total} images, got {len(dataset)} images: pass that."
+            )
+        return sorted(sample.index[i] for i in flagged)
+
     def __str__(self) -> str:
-        lines = [self.verdict.words, f"Advice: {self.verdict.advice.words}.", ""]
+        lines = [f"Verdict: {self.verdict.headline}", self.verdict.words, f"Advice: {self.verdict.advice.words}.", ""]
+        rows = []
         for f in self.findings:
             state = "evidence only" if f.silent else "ALARM" if f.alarm else "no alarm"
             above = "" if f.silent else f"; alarm above {f.threshold:.4f}"
             figures = f"{f.score:.4f} ({f.low:.4f} to {f.high:.4f}{above})"
-            if f.untested:
-                state, figures = f"not tested: {f.untested}", ""
-            lines.append(f"{f.name:17s} {state:13s} {figures}".rstrip())
-        return "\n".join(lines)
+            rows.append((f.name, *((f"not tested: {f.untested}", "") if f.untested else (state, figures))))
+        return "\n".join([*lines, aligned(rows, widths=(17, 13))])
 
     def save(self, out: str | os.PathLike[str]) -> Path:
-        """Write ``scan.json``, ``suspects.csv`` and ``scan.html`` into the folder ``out``; returns the report."""
+        """Write ``scan.html``, ``scan.json``, ``suspects.csv`` and ``scores.csv`` into ``out``; returns the report."""
         from .report import write
 
         return write(self, Path(out))
@@ -61,54 +120,49 @@ def scan(
     ebm: str | os.PathLike[str] | EBMPurify | None = "ebm-small-32",
     vae: VAEPurify | None = None,
 ) -> ScanResult:
-    """Look for poison in a folder of class folders, or in a data set of ``(image, label)`` pairs.
+    """Look for poison in a folder of class folders, or in a dataset of ``(image, label)`` pairs.
 
     One pass over the drawn images; nothing is trained but small linear classifiers. Never says "clean": the verdict
     names what was looked for. Detectors compare the data with itself (classes, unlike pictures, residual against
-    picture), so no clean reference set is needed; their thresholds come from CIFAR-10 (``calibration.json``).
+    picture), so no clean reference set is needed; their thresholds come from CIFAR-10 (``calibration.json``). Where too
+    few of them could look, the verdict is "insufficient".
 
     Args:
-        source: a folder as for ``torchvision.datasets.ImageFolder``; or a map-style or iterable data set. Images as
-            every transform of this library takes them, before augmentation and normalisation.
+        source: a folder as for ``torchvision.datasets.ImageFolder`` or tar shards, also by URL; ``"hf:NAME#SPLIT"`` or
+            ``"torchvision:CLASS:ROOT#SPLIT"``; a map-style or iterable dataset, whose own transforms are left out; a
+            pair ``(images, labels)``; a :class:`~puretransforms.data.sources.base.Source`. Images as every transform of
+            this library takes them, before augmentation and normalisation.
         sample: images to draw at random; ``None`` looks at all.
         seed: of the draw.
         workers: threads that decode files; default: one for each core this process may use.
         progress: show a progress bar.
         ebm: ranks images by their energy: a purifier, or the name or folder of its weights; ``None`` leaves that out.
-        vae: a ``VAEPurify.fit(source)``, which says how large the pattern is that the label predicts.
+        vae: a ``VAEPurify(weights=None).fit(source)``, which says how large the pattern is that the label predicts.
 
     Raises:
         SourceError: no such folder, or no image in it that can be read.
         LabelError: samples that are no ``(image, integer label)`` pairs.
-        NoImageError, RangeError: images of a data set that cannot be read as such.
+        NoImageError, RangeError: images of a dataset that cannot be read as such.
     """
     if sample is not None and sample < 1:
         raise ValueError(f"expected sample of at least 1 image, or None for all, got {sample}.")
     stream = open_stream(source, sample, seed, workers or _cores())
     with tqdm(total=stream.drawn, unit="img", desc="reading", disable=not progress) as bar:
         drawn = gather(_counted(stream.items, bar), stream.classes, stream.total, stream.drawn)
-    findings = []
-    detectors = DETECTORS | {"energy": partial(energy, ebm=ebm), "class pattern": partial(class_pattern, vae=vae)}
-    with torch.no_grad(), tqdm(detectors.items(), desc="detectors", disable=not progress) as bar:
-        for name, detector in bar:
-            bar.set_postfix_str(name)
-            findings.append(detector(drawn))
     known = calibration()
-    for finding in apply_thresholds(findings, known["thresholds"]):
-        _acquit(finding, drawn)
-    verdict = judge(findings, looked_at=len(drawn), total=drawn.total, measured=known.get("measured", {}))
+    detectors: list[Detector] = [kind(threshold=known["thresholds"][name]) for name, kind in DETECTORS.items()]
+    detectors += [Energy(ebm=ebm), ClassPattern(vae=vae)]
+    findings = []
+    with torch.no_grad(), tqdm(detectors, desc="detectors", disable=not progress) as bar:
+        for detector in bar:
+            bar.set_postfix_str(detector.name)
+            findings.append(detector(drawn))
+    held = Counter(drawn.classes[label] for label in drawn.labels.tolist())
+    verdict = judge(findings, looked_at=len(drawn), total=drawn.total, measured=known.get("measured", {}), classes=held)
     return ScanResult(verdict, findings, drawn)
 
 
-def _acquit(finding: Finding, sample: Sample) -> None:
-    """No image of a class that was tested and is not above the threshold, if there is one, is a suspect."""
-    if finding.images is not None and not finding.silent:
-        for label, name in enumerate(sample.classes):
-            if name in finding.classes and name not in finding.flagged:
-                finding.images[sample.members(label)] = float("nan")
-
-
-def _counted(items: Any, bar: tqdm) -> Any:
+def _counted(items: Iterable[Item], bar: tqdm) -> Iterator[Item]:
     for item in items:
         bar.update()
         yield item

@@ -1,4 +1,4 @@
-"""Where the images of a scan come from: files of class folders or shards, or a data set of ``(image, label)`` pairs.
+"""Where the images of a scan come from: files of class folders or shards, or a dataset of ``(image, label)`` pairs.
 
 Either gives a :class:`Stream`: items drawn at random from all images, in random order, decoded when asked for.
 """
@@ -15,8 +15,9 @@ import torch
 
 from ..data.codec import decode
 from ..data.images import round_to_uint8, to_batch
-from ..data.open_source import open_source
-from ..data.sources.base import Entry, Source
+from ..data.open_source import named, open_source
+from ..data.samples import class_names, colour, gather, integers, pair_of
+from ..data.sources.base import Entry, Source, read_image
 from ..data.sources.huggingface import is_hugging_face
 from ..data.sources.map_style import without_transforms
 from ..errors import CorruptImageError, LabelError, NoImageError
@@ -33,6 +34,7 @@ class Item:
     label: int
     pixels: UInt8[Tensor, "3 h w"] | None
     problem: str = ""
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +45,46 @@ class Stream:
         items: the drawn images, in random order.
         drawn: how many there will be; ``None`` if the length is not known.
         total: images in the source; ``None`` if not known.
-        classes: class names in label order; empty where only numbers are known.
+        classes: class names by label; empty where only numbers are known.
     """
 
     items: Iterator[Item]
     drawn: int | None
     total: int | None
-    classes: list[str]
+    classes: dict[int, str]
 
 
 def open_stream(source: Any, sample: int | None, seed: int, workers: int) -> Stream:
-    """Draw ``sample`` images (``None``: all) of files, a map-style data set or an iterable of pairs.
+    """Draw ``sample`` images (``None``: all) of files, a map-style dataset or an iterable of pairs.
 
-    The transforms of a map-style dataset are left out: what is scanned is the stored image, as in ``clean``.
+    Labels are the source's own numbers. The transforms of a map-style dataset are left out: what is scanned is the
+    stored image, as in ``clean``.
 
     Raises:
-        SourceError: no such folder or shards, or no image in them.
+        SourceError: no such folder, dataset or shards, or no image in them.
         LabelError: samples that are no ``(image, integer label)`` pairs.
-        NoImageError, RangeError: images of a data set that cannot be read as such.
+        NoImageError, RangeError: images of a dataset that cannot be read as such.
     """
-    if isinstance(source, str | os.PathLike | Source) or is_hugging_face(source):
+    if isinstance(source, str):
+        source = named(source)
+    if isinstance(source, str | os.PathLike | Source) or is_hugging_face(source) or _names_shards(source):
         return _files(open_source(source), sample, seed, workers)
-    classes = list(getattr(source, "classes", None) or [])
+    if isinstance(source, tuple | list) and len(source) == 2 and all(isinstance(part, Tensor) for part in source):
+        source = gather(source)
+    classes = dict(enumerate(class_names(source) or ()))
     if isinstance(source, Sized) and hasattr(source, "__getitem__"):
         order, stored = _order(len(source), sample, seed), without_transforms(source)
         return Stream((_item(stored[i], i) for i in order), len(order), len(source), classes)
     if isinstance(source, Iterable):
         return Stream(_reservoir(source, sample, seed), None, None, classes)
     raise LabelError(
-        f"expected a folder, or a data set of (image, label) pairs, got {type(source).__name__}: "
+        f"expected a folder, or a dataset of (image, label) pairs, got {type(source).__name__}: "
         "give a path or anything that can be iterated."
     )
+
+
+def _names_shards(source: Any) -> bool:
+    return isinstance(source, list | tuple) and bool(source) and all(isinstance(s, str | os.PathLike) for s in source)
 
 
 def _order(total: int, sample: int | None, seed: int) -> list[int]:
@@ -82,26 +93,26 @@ def _order(total: int, sample: int | None, seed: int) -> list[int]:
 
 def _files(source: Source, sample: int | None, seed: int, workers: int) -> Stream:
     images = [entry for entry in source.entries if entry.kind == "image"]
-    classes = sorted({entry.label for entry in images})
-    number = {name: i for i, name in enumerate(classes)}
-    chosen = [images[i] for i in _order(len(images), sample, seed)]
+    numbers = source.class_to_idx()
+    order = _order(len(images), sample, seed)
 
-    def read(entry: Entry) -> Item:
-        label = number[entry.label]
+    def read(i: int) -> Item:
+        entry: Entry = images[i]
+        label = numbers[entry.label]
         try:
-            image = decode(source.read(entry))
+            image = decode(read_image(source, entry))
         except (CorruptImageError, OSError) as error:
-            return Item(entry.path, label, None, str(error))
+            return Item(entry.path, label, None, str(error), i)
         pixels = torch.frombuffer(bytearray(image.pixels), dtype=torch.uint8).view(image.shape).permute(2, 0, 1)
-        return Item(entry.path, label, _three(pixels))
+        return Item(entry.path, label, colour(pixels[None])[0], index=i)
 
     def stream() -> Iterator[Item]:
-        waiting = iter(chosen)
+        waiting = iter(order)
         with ThreadPoolExecutor(workers) as pool:
             while block := list(islice(waiting, _AHEAD)):
                 yield from pool.map(read, block)
 
-    return Stream(stream(), len(chosen), len(images), classes)
+    return Stream(stream(), len(order), len(images), {number: name for name, number in numbers.items()})
 
 
 def _reservoir(source: Iterable[Any], sample: int | None, seed: int) -> Iterator[Item]:
@@ -117,25 +128,15 @@ def _reservoir(source: Iterable[Any], sample: int | None, seed: int) -> Iterator
         yield kept[i]
 
 
-def _item(pair: Any, index: int) -> Item:
-    if not (isinstance(pair, tuple | list) and len(pair) == 2):
-        raise LabelError(
-            f"expected samples (image, label), got {type(pair).__name__}: wrap the data set so that it yields pairs."
-        )
-    image, label = pair
+def _item(sample: Any, index: int) -> Item:
+    image, label = pair_of(sample)
     try:
-        number = int(label)
-    except (TypeError, ValueError):
-        number = None
-    if number is None or number < 0 or number != label:
+        numbers = integers(label)
+    except LabelError:
+        numbers = torch.empty(0, dtype=torch.int64)
+    if len(numbers) != 1 or int(numbers[0]) < 0:
         raise LabelError(f"expected an integer label from 0 for sample {index}, got {label!r}: give class indices.")
     batch, _ = to_batch(image)
     if len(batch) != 1:
         raise NoImageError(f"expected one image for each sample, got {len(batch)} in sample {index}: unbatch them.")
-    return Item(str(index), number, _three(round_to_uint8(batch[0])))
-
-
-def _three(pixels: Tensor) -> Tensor:
-    if pixels.shape[0] not in (1, 3):
-        raise NoImageError(f"expected images of 1 or 3 channels, got {pixels.shape[0]}: split the others off first.")
-    return pixels.expand(3, -1, -1)
+    return Item(str(index), int(numbers[0]), colour(round_to_uint8(batch[:1]))[0], index=index)

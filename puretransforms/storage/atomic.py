@@ -4,7 +4,7 @@ import ctypes
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,28 @@ def copy_stream(original: Any, target: str) -> tuple[str, bytes]:
     return digest.hexdigest(), head
 
 
+def replace_file(path: str | os.PathLike[str], content: bytes | Callable[[Path], object]) -> None:
+    """Write a file whole or not at all, in place of the one that may be there, and bring it to the disk.
+
+    Args:
+        path: of the file; its folder is there.
+        content: the bytes, or a function that writes them to the path that it is given (which lies beside ``path``).
+    """
+    path = Path(path)
+    temporary = scratch_name(path, path.parent)
+    try:
+        if isinstance(content, bytes):
+            write_file(temporary, content)
+        else:
+            content(Path(temporary))
+        put_durably(temporary, os.fspath(path))
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
 def write_durably(path: Path, data: bytes, scratch: Path) -> None:
-    """Write ``data`` to a temporary file in the folder ``scratch``, bring it to the disk, rename it to ``path``."""
+    """As :func:`replace_file`, by way of the folder ``scratch``, which is on the same file system."""
     temporary = scratch_name(path, scratch)
     write_file(temporary, data)
     put_durably(temporary, os.fspath(path))
@@ -71,7 +91,7 @@ def put_durably(temporary: str, path: str) -> None:
     """Bring ``temporary`` to the disk, rename it to ``path`` and make the rename durable."""
     _fsync(temporary)
     os.replace(temporary, path)  # noqa: PTH105
-    _fsync(os.path.dirname(path))  # noqa: PTH120
+    _fsync(os.path.dirname(path) or os.curdir)  # noqa: PTH120
 
 
 def _fsync(path: str) -> None:

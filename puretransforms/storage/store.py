@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from .atomic import flush, put_durably, scratch_name, write_file
+from .atomic import flush, write_durably
 from .remote import file_system, is_remote, retried
 
 
@@ -59,9 +59,7 @@ class LocalStore:
 
     def put(self, name: str, data: bytes, scratch: Path) -> None:
         """Write ``data`` durably; ``scratch`` lies on the same file system."""
-        temporary = scratch_name(Path(name), scratch)
-        write_file(temporary, data)
-        put_durably(temporary, self.path(name))
+        write_durably(Path(self.path(name)), data, scratch)
 
     def publish(self, staged: Mapping[str, str]) -> None:
         """Give files, ``{path: name}``, their names, durably; their folders are there."""

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from ..errors import ManifestMismatchError, WeightsCorruptedError
 from ..functional.shapes import Tensor
+from ..storage.atomic import replace_file
 from .resumable import State
 
 _KEY = "of"
@@ -45,9 +46,7 @@ def identity(*tensors: Tensor, **settings: object) -> str:
 
 def save_checkpoint(path: Path, state: State, of: str) -> None:
     """Write ``state`` whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(state, temporary, metadata={_KEY: of})
-    temporary.replace(path)
+    replace_file(path, lambda file: save_file(state, file, metadata={_KEY: of}))
 
 
 def load_checkpoint(path: Path, of: str) -> State | None:

@@ -1,4 +1,4 @@
-"""Train and measure an image classifier on data held in memory: SGD with Nesterov momentum and a OneCycle schedule."""
+"""Train and measure an image classifier on data held in memory."""
 
 import math
 import time
@@ -13,7 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from ..errors import DivergenceError, LabelError, NoImageError
 from ..functional.augment import random_crop_flip
+from ..functional.devices import working_dtype
 from ..functional.shapes import Float, Int, Tensor
+from .recipes import ONE_CYCLE, Recipe
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Transform = Callable[[Tensor], Tensor]
@@ -43,11 +45,10 @@ def train_classifier(
     *,
     epochs: int,
     batch_size: int = 128,
-    max_lr: float = 0.2,
-    weight_decay: float = 5e-4,
-    momentum: float = 0.9,
+    recipe: Recipe = ONE_CYCLE,
     label_smoothing: float = 0.0,
     augment: Augment | None = random_crop_flip,
+    alternating_flip: bool = False,
     transform: Transform | None = None,
     adapt: Adapt | None = None,
     seed: int = 0,
@@ -64,10 +65,12 @@ def train_classifier(
         images: uint8 ``[N, C, H, W]``; moved to ``device`` whole.
         labels: integers ``[N]`` in ``0 .. K - 1``.
         epochs, batch_size: passes over the data; the largest batch.
-        max_lr: peak of the OneCycle schedule (Smith & Topin 2018), reached after 30 % of the steps.
-        weight_decay, momentum: of SGD with Nesterov momentum.
+        recipe: optimizer and learning-rate schedule (:mod:`puretransforms.train.recipes`).
         label_smoothing: of the cross-entropy.
         augment: ``(uint8 batch, CPU generator) -> batch`` in ``0 .. 255`` of any dtype; ``None`` for none.
+        alternating_flip: before it, mirror left-right a random half of the images in the odd passes and the other half
+            in the even ones, so that each image is seen both ways in any two (Jordan 2024); for an ``augment`` without
+            a flip of its own.
         transform: applied after it to the float batch ``[B, C, H, W]`` in ``[0, 1]``, e.g. a purifier used online.
         adapt: ``(model, batch, labels) -> (batch, targets)``, last of all: adversarial training, mixing of samples.
             Targets are labels ``[B]``, or probabilities ``[B, K]``, whose largest then counts as the right answer.
@@ -87,29 +90,28 @@ def train_classifier(
     images, labels = images.to(device), labels.to(device)
     batches = math.ceil(len(images) / batch_size)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(model.parameters(), max_lr, momentum, weight_decay=weight_decay, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr, total_steps=epochs * batches, cycle_momentum=False
-    )
+    optimizer = recipe.build(model, epochs, batches, batch_size)
+    mirrored = torch.randint(2, (len(images),), generator=generator).to(device) if alternating_flip else None
 
     @torch.no_grad()
     def load(rows: Tensor) -> tuple[Tensor, Tensor]:
         batch = images[rows]
+        if mirrored is not None:
+            batch = torch.where(((mirrored[rows] + epoch) % 2 == 1)[:, None, None, None], batch.flip(-1), batch)
         x = _to_float(batch if augment is None else augment(batch, generator))
         x = x if transform is None else transform(x)
         return x.contiguous(memory_format=torch.channels_last), labels[rows]
 
-    def step(x: Tensor, y: Tensor) -> Tensor:
+    def backward(x: Tensor, y: Tensor) -> Tensor:
         with _autocast(device, dtype):
             if adapt is not None:
                 x, y = adapt(model, x, y)
             logits = model(x)
-        loss = cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
+        loss = cross_entropy(logits.float(), y, label_smoothing=label_smoothing, reduction=recipe.reduction)
+        model.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
         hits = (logits.detach().argmax(1) == (y if y.ndim == 1 else y.argmax(1))).sum()
-        return torch.stack([loss.detach().double() * len(y), hits.double()])
+        return torch.stack([loss.detach().double() * (len(y) if recipe.reduction == "mean" else 1), hits.double()])
 
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
@@ -118,14 +120,13 @@ def train_classifier(
         order = torch.randperm(len(images), generator=generator)
         with torch.enable_grad(), _global_seed(int(torch.randint(2**63 - 1, (), generator=generator)), device):
             for rows in order.to(device).tensor_split(batches):
-                totals += step(*load(rows))
-                lr = schedule.get_last_lr()[0]
-                schedule.step()
+                totals += backward(*load(rows))
+                lr = optimizer.step()
         loss, accuracy = (totals / len(images)).tolist()
         if not math.isfinite(loss):
             raise DivergenceError(
-                f"expected a finite training loss, got {loss} in epoch {epoch} (max_lr={max_lr}): "
-                "lower max_lr, or pass dtype=None for full precision."
+                f"expected a finite training loss, got {loss} in epoch {epoch} of {recipe}: "
+                "lower its learning rate, or pass dtype=None for full precision."
             )
         yield EpochRecord(epoch, loss, accuracy, lr, time.perf_counter() - start)
 
@@ -182,10 +183,8 @@ def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 def _autocast(device: torch.device, dtype: Precision) -> torch.autocast:
     if dtype == "auto":
-        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        native = native or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
-        dtype = torch.bfloat16 if native else None
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+        dtype = working_dtype("auto", device)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype not in (None, torch.float32))
 
 
 def _check_images(images: Tensor) -> None:

@@ -4,7 +4,7 @@ A purifier writes one method, :meth:`PureTransform.purify`, on a float batch; ev
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 from warnings import warn
 
 import numpy as np
@@ -64,7 +64,7 @@ class PureTransform(
     channels: ClassVar[int | None] = 3  # what purify takes: 3 (grey images are expanded), or None for any number
     reads_labels: bool = False  # does purify use the labels of a sample that holds some?
     randomized: bool = True  # does purify use its noise? One that does not draws nothing from the global generator
-    graph_refusal: ClassVar[str | None] = None  # why no graph can hold this purifier, and what to do instead
+    graph_refusal: str | None = None  # why no graph can hold this purifier, and what to do instead
     num_classes: int | None = None  # labels lie in 0 .. num_classes - 1, where they are read
     _quantize = staticmethod(round_to_uint8)
 
@@ -73,8 +73,8 @@ class PureTransform(
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -100,7 +100,7 @@ class PureTransform(
         """Is this purifier ready for use? One that learns from no dataset always is."""
         return True
 
-    def fit(self, dataset: Any, **options: Any) -> Self:
+    def fit(self, dataset: Any, **options: Any) -> "PureTransform":
         """Learn from a dataset, in place, and return the purifier itself.
 
         Args:

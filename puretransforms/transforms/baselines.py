@@ -5,7 +5,7 @@ Qin et al., "APBench", TMLR 2024. All are applied to the stored training image, 
 """
 
 from io import BytesIO
-from typing import Literal
+from typing import Any
 
 import PIL.Image
 import torch
@@ -20,13 +20,43 @@ from ..functional.shapes import Float, Tensor
 from ..registry import register
 from .base import PureTransform
 
+# fmt: off
+_LUMA = (  # ITU-T T.81, Annex K, tables K.1 and K.2, row by row
+    16, 11, 10, 16,  24,  40,  51,  61,
+    12, 12, 14, 19,  26,  58,  60,  55,
+    14, 13, 16, 24,  40,  57,  69,  56,
+    14, 17, 22, 29,  51,  87,  80,  62,
+    18, 22, 37, 56,  68, 109, 103,  77,
+    24, 35, 55, 64,  81, 104, 113,  92,
+    49, 64, 78, 87, 103, 121, 120, 101,
+    72, 92, 95, 98, 112, 100, 103,  99,
+)
+_CHROMA = (
+    17, 18, 24, 47, 99, 99, 99, 99,
+    18, 21, 26, 66, 99, 99, 99, 99,
+    24, 26, 56, 99, 99, 99, 99, 99,
+    47, 66, 99, 99, 99, 99, 99, 99,
+    *(99,) * 32,
+)
+# fmt: on
+
+
+def _scaled(table: tuple[int, ...], quality: int) -> list[int]:
+    """A standard table at a quality from 1 to 100, by libjpeg's rule: as it is at 50, all ones at 100."""
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return [min(max((step * percent + 50) // 100, 1), 255) for step in table]
+
 
 @register("jpeg")
 class JPEGCompress(PureTransform):
     """JPEG encode and decode by Pillow: 4:2:0 chroma, standard tables; a strong simple baseline on bounded poisons.
 
+    Published comparisons use one quality for both tables. A finer luma table beside a coarse chroma table, such as 30
+    and 10, keeps more of the image's detail.
+
     Args:
         quality: 1 to 100; published comparisons use 10 (and 75).
+        chroma_quality: of the chroma table, 1 to 100; ``None`` is the same as ``quality``.
         seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
     """
 
@@ -37,11 +67,12 @@ class JPEGCompress(PureTransform):
     def __init__(
         self,
         quality: int = 10,
+        chroma_quality: int | None = None,
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -49,18 +80,26 @@ class JPEGCompress(PureTransform):
             seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
         )
         self.quality = checks.whole("quality", quality, least=1, most=100)
+        self.chroma_quality = (
+            None if chroma_quality is None else checks.whole("chroma_quality", chroma_quality, least=1, most=100)
+        )
 
     def purify(
         self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
     ) -> Float[Tensor, "b c h w"]:
         if x.shape[1] not in (1, 3):
             raise NoImageError(f"expected 1 or 3 channels, got {x.shape[1]}: split the others off, JPEG has no place.")
-        coded = [self._recode(image) for image in round_to_uint8(x).cpu()]
+        if self.chroma_quality is None:
+            options: dict[str, Any] = {"quality": self.quality}
+        else:
+            tables = [_scaled(_LUMA, self.quality), _scaled(_CHROMA, self.chroma_quality)]
+            options = {"qtables": tables, "subsampling": "4:2:0"}
+        coded = [self._recode(image, options) for image in round_to_uint8(x).cpu()]
         return torch.stack(coded).to(x.device, x.dtype).div_(255)
 
-    def _recode(self, image: Tensor) -> Tensor:
+    def _recode(self, image: Tensor, options: dict[str, Any]) -> Tensor:
         buffer = BytesIO()
-        F.to_pil_image(image).save(buffer, "JPEG", quality=self.quality)
+        F.to_pil_image(image).save(buffer, "JPEG", **options)
         return F.pil_to_tensor(PIL.Image.open(buffer))
 
 
@@ -79,8 +118,8 @@ class Grayscale(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -112,8 +151,8 @@ class BitDepthReduce(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -148,8 +187,8 @@ class GaussianBlur(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -176,6 +215,7 @@ class MedianBlur(PureTransform):
 
     channels = None
     randomized = False
+    graph_refusal = "calls kornia, whose checks no graph can hold: call it before the compiled part"
 
     def __init__(
         self,
@@ -183,8 +223,8 @@ class MedianBlur(PureTransform):
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:

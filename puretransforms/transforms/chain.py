@@ -2,9 +2,9 @@
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 from torch import nn
 
@@ -37,19 +37,19 @@ class PurifierChain(PureTransform):
 
     def __init__(
         self,
-        steps: Sequence[str | PureTransform] = (),
+        steps: list[str | PureTransform] | tuple[str | PureTransform, ...] = (),
         *,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
         super().__init__(
             seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
         )
-        given = [steps] if isinstance(steps, str | PureTransform) else list(steps)
+        given = list(steps)
         for step in given:
             if not isinstance(step, str | PureTransform):
                 raise TypeError(
@@ -60,6 +60,7 @@ class PurifierChain(PureTransform):
         self.purifiers = nn.ModuleList(create(step, "purifier") if isinstance(step, str) else step for step in given)
         self.randomized = any(one.randomized for one in self.purifiers)
         self.reads_labels = any(one.reads_labels for one in self.purifiers)
+        self.graph_refusal = next((one.graph_refusal for one in self.purifiers if one.graph_refusal), None)
 
     @property
     def fitted(self) -> bool:
@@ -74,12 +75,13 @@ class PurifierChain(PureTransform):
         device: str | None = None,
         checkpoint: str | Path | None = None,
         on_record: Callable[[Any], object] | None = None,
-    ) -> Self:
+    ) -> "PurifierChain":
         """Fit every step that is not fitted, each to ``dataset`` as it is; arguments as of their own ``fit``."""
         for number, one in enumerate(self.purifiers):
             if not one.fitted:
                 file = None if checkpoint is None else Path(f"{checkpoint}.{number}")
                 one.fit(dataset, seed=seed, device=device, checkpoint=file, on_record=on_record)
+        self.steps = [_spec(one) for one in self.purifiers]  # with what the fits have found, such as num_classes
         self.reads_labels = any(one.reads_labels for one in self.purifiers)
         return self
 

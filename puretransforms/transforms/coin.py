@@ -1,7 +1,5 @@
 """COIN as a transform; the law is in :mod:`puretransforms.functional.coin`."""
 
-from typing import Literal
-
 import torch
 
 from ..data.images import round_to_uint8, truncate_to_uint8
@@ -43,12 +41,12 @@ class COINInterpolate(PureTransform):
         self,
         alpha: float = 2.0,
         *,
-        boundary: Literal["scipy_wrap", "circular", "border", "reflect"] = "scipy_wrap",
-        quantize: Literal["round", "trunc"] = "round",
+        boundary: str = "scipy_wrap",
+        quantize: str = "round",
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:

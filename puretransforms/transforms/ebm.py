@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import PIL.Image
 import torch
@@ -10,6 +10,7 @@ import torch
 from ..data.samples import gather
 from ..errors import WeightsMismatchError
 from ..functional import checks
+from ..functional.devices import PRECISIONS, working_dtype
 from ..functional.langevin import langevin_chain
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
@@ -21,7 +22,6 @@ from ..train.energy import denoising_score_matching
 from .base import PureTransform
 
 _ARCHITECTURES = {"small": (FoldedEnergyNet, 48), "published": (EnergyNet, 128)}  # class, default width
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _GPU_PIXELS = 1 << 20
 
 
@@ -52,8 +52,9 @@ class EBMPurify(PureTransform):
         repeats: apply the whole purifier so many times, with new noise, clamped in between.
         threshold: purify only images whose :meth:`energy` is at least this (the energy filter of PureGen), the others
             come back unchanged; see :meth:`fit_threshold`. ``None`` purifies all.
-        precision: of the network inside the chain, ``"bf16"`` or ``"fp32"``. States, noise and :meth:`energy` are
-            always float32.
+        precision: of the network inside the chain: ``"bf16"``, ``"fp32"``, or ``"auto"``: bfloat16 where the hardware
+            computes in it, else float32 (:func:`~puretransforms.functional.devices.working_dtype`). States, noise and
+            :meth:`energy` are always float32.
         compiled: run the chain through ``torch.compile``, on CUDA as a CUDA graph; the images are the same to float
             rounding. The first batch of a size has to wait for the compiler, a smaller one is filled up: for batches of
             one image size. Where gradients are wanted (``differentiable=True``) the chain runs as without.
@@ -78,19 +79,19 @@ class EBMPurify(PureTransform):
         self,
         weights: str | Path | None = "ebm-small-32",
         *,
-        arch: Literal["small", "published"] | None = None,
+        arch: str | None = None,
         nf: int | None = None,
         steps: int | None = None,
         step_size: float | None = None,
         temperature: float | None = None,
         repeats: int = 1,
         threshold: float | None = None,
-        precision: Literal["bf16", "fp32"] = "bf16",
+        precision: str = "auto",
         compiled: bool = False,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -108,7 +109,7 @@ class EBMPurify(PureTransform):
         self.temperature = checks.number("temperature", 1e-4 if temperature is None else temperature, above=0)
         self.repeats = checks.whole("repeats", repeats, least=1)
         self.threshold = None if threshold is None else checks.number("threshold", threshold, finite=False)
-        self.precision = checks.choice("precision", precision, _DTYPES)
+        self.precision = checks.choice("precision", precision, PRECISIONS)
         self.compiled = checks.flag("compiled", compiled)
         self._compiled_chain = CompiledChain()
         with torch.random.fork_rng(devices=[]):  # an untrained network is always the same one
@@ -132,7 +133,7 @@ class EBMPurify(PureTransform):
         checkpoint: str | Path | None = None,
         save_every: int = 500,
         on_record: Callable[[FitStep], object] | None = None,
-    ) -> Self:
+    ) -> "EBMPurify":
         """Train the energy on images of one's own by denoising score matching; labels are not read.
 
         PureEBM claims that an energy purifies also where the images that it was trained on are poisoned. The defaults
@@ -199,7 +200,7 @@ class EBMPurify(PureTransform):
         return x.index_copy(0, suspicious.nonzero()[:, 0], self._run(x[suspicious], noise[suspicious]))
 
     def _run(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
-        dtype = _DTYPES[self.precision]
+        dtype = working_dtype(self.precision, x.device)
         net = frozen(self.net, dtype)
         state = _to_signed(x)
         settings = {"steps": self.steps, "step_size": self.step_size, "temperature": self.temperature}

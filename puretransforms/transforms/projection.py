@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -48,8 +48,8 @@ class OrthogonalProjection(PureTransform):
         lr: float = 0.1,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -76,7 +76,7 @@ class OrthogonalProjection(PureTransform):
         device: str | None = None,
         checkpoint: str | Path | None = None,
         on_record: Callable[[FitStep], object] | None = None,
-    ) -> Self:
+    ) -> "OrthogonalProjection":
         """Learn the subspace from a whole training set, in memory.
 
         Args:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from ..data.samples import check_labels, gather
 from ..errors import NotFittedError
 from ..functional import checks
+from ..functional.devices import PRECISIONS, working_dtype
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Int, Tensor
 from ..models.dvae import DVAE, RateVAE, frozen
@@ -21,7 +22,6 @@ from ..train.rate import SCHEDULES, FitRecord, FitSchedule
 from .base import PureTransform
 
 _ARCHITECTURES = {"small": (32, 128), "published": (64, 256)}  # width, latent channels
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _GPU_PIXELS = 1 << 20
 _FROZEN: WeakKeyDictionary[RateVAE, tuple[Any, RateVAE]] = WeakKeyDictionary()
 
@@ -35,9 +35,9 @@ class VAEPurify(PureTransform):
     * **Pretrained, without labels** (the constructor): a rate-limited autoencoder trained on natural images, a learned
       codec of about one bit per pixel. An extension of this library; D-VAE has no such mode.
     * **Fitted, with labels**: ``VAEPurify(weights=None).fit(dataset)``, then ``purifier(images, labels)``. This is
-      D-VAE (Yu et al., ICML 2024, arXiv 2405.01460): two networks are fitted to the poisoned set itself, each predicts from code and
-      label a perturbation ``p``, and ``x -> D2(clamp(clamp(x - p1(x, y)) - p2(x1, y)))``, with ``D2`` the
-      reconstruction of the second network.
+      D-VAE (Yu et al., ICML 2024, arXiv 2405.01460): two networks are fitted to the poisoned set itself, each predicts
+      from code and label a perturbation ``p``, and ``x -> D2(clamp(clamp(x - p1(x, y)) - p2(x1, y)))``, with ``D2``
+      the reconstruction of the second network.
     * **Fitted, without labels**: ``purifier(images)`` of a fitted purifier is the reconstruction ``D2(x)`` alone.
 
     Labels are found in ``(images, labels)``, in either order, or under ``"label"``, ``"labels"``, ``"target"`` or
@@ -59,7 +59,8 @@ class VAEPurify(PureTransform):
         spatial: one map for each class, which ties the labelled mode to ``size``, or one vector for any size.
         sample: draw the latent noise, as the authors do; otherwise the mean of the code is decoded, which keeps about
             a decibel more and gives the same result every time.
-        precision: of the networks, ``"bf16"`` or ``"fp32"``.
+        precision: of the networks: ``"bf16"``, ``"fp32"``, or ``"auto"``: bfloat16 where the hardware computes in it,
+            else float32 (:func:`~puretransforms.functional.devices.working_dtype`).
         seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
 
     Raises:
@@ -78,7 +79,7 @@ class VAEPurify(PureTransform):
         self,
         weights: str | Path | None = "vae-small-32",
         *,
-        arch: Literal["small", "published"] | None = None,
+        arch: str | None = None,
         width: int | None = None,
         latent: int | None = None,
         size: int | None = None,
@@ -87,11 +88,11 @@ class VAEPurify(PureTransform):
         spatial: bool = True,
         schedule: str | FitSchedule | dict = "published",
         sample: bool = False,
-        precision: Literal["bf16", "fp32"] = "bf16",
+        precision: str = "auto",
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -111,7 +112,7 @@ class VAEPurify(PureTransform):
         self.schedule = asdict(schedule) if isinstance(schedule, FitSchedule) else schedule
         _schedule(self.schedule)
         self.sample = self.randomized = checks.flag("sample", sample)
-        self.precision = checks.choice("precision", precision, _DTYPES)
+        self.precision = checks.choice("precision", precision, PRECISIONS)
         self._build(seed=0)
 
     def _build(self, seed: int, table_std: float = 1.0) -> None:
@@ -146,10 +147,12 @@ class VAEPurify(PureTransform):
         checkpoint: str | Path | None = None,
         save_every: int = 200,
         on_record: Callable[[FitRecord], object] | None = None,
-    ) -> Self:
+    ) -> "VAEPurify":
         """Fit D-VAE to a poisoned, labelled dataset: two stages, see :func:`puretransforms.train.dvae.fit_dvae`.
 
-        The networks are made anew, for the size and the classes of the dataset.
+        The networks are made anew, for the size and the classes of the dataset. ``precision="auto"`` fits the published
+        schedule in float32 on every device, as the authors do: in bfloat16 so long a fit has not been measured to be as
+        good. Other schedules are fitted in the dtype that purifies.
 
         Args:
             dataset: what :func:`puretransforms.data.samples.gather` takes: images of one size and at 8 bits, with
@@ -190,7 +193,7 @@ class VAEPurify(PureTransform):
             labels,
             schedule=plan,
             sample=self.sample,
-            precision=_DTYPES[self.precision],
+            precision=self._fit_dtype(plan),
             compiled=compiled,
             seed=seed,
             state=load_checkpoint(file, of) if file else None,
@@ -203,6 +206,12 @@ class VAEPurify(PureTransform):
         self._trained = True
         self.zero_grad(set_to_none=True)
         return self.eval().requires_grad_(False)
+
+    def _fit_dtype(self, schedule: FitSchedule) -> torch.dtype:
+        """float32 for the published schedule unless the caller says otherwise; see :meth:`fit`."""
+        if self.precision == "auto" and schedule == SCHEDULES["published"]:
+            return torch.float32
+        return working_dtype(self.precision, next(self.parameters()).device)
 
     # --- purification ------------------------------------------------------------------------------------------------
 
@@ -258,8 +267,8 @@ class VAEPurify(PureTransform):
         """:func:`~puretransforms.models.dvae.frozen`, made anew only where the parameters have changed."""
         if torch.compiler.is_compiling():
             return net  # a graph cannot hold what is kept outside; the folded net computes the same
-        dtype = _DTYPES[self.precision]
         tensors = [*net.parameters(), *net.buffers()]
+        dtype = working_dtype(self.precision, tensors[0].device)
         if any(t.is_inference() for t in tensors):
             return frozen(net, dtype)
         now = dtype, [(t.data_ptr(), t._version, t.device) for t in tensors]

@@ -1,18 +1,19 @@
-"""Each named attack gives the poisoned set that its poison gives, and the test images that it aims at."""
+"""Every poison of the registry makes a row, and the test images that it aims at."""
 
 import pytest
 import torch
 
-from puretransforms.benchmark.attacks import ATTACKS, drawn_setup, find_attack
+from puretransforms.benchmark.attacks import drawn_setup, find_attack
 from puretransforms.data.samples import LabelledImages
-from puretransforms.errors import BenchmarkError, HardwareError, LabelError
+from puretransforms.errors import BenchmarkError, HardwareError, LabelError, RegistryError
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.availability.ops import OPS
 from puretransforms.poisons.backdoor.badnets import BadNets
+from puretransforms.registry import list_poisons
 
 EM = "width=4:max_rounds=1:train_steps=1:pgd_steps=1"
 ADVERSARIAL = "width=4:epochs=1:steps=2"
-TOYS = {  # of the attacks that train a network
+TOYS = {  # of the poisons that train a network
     "bullseye_polytope": f"{ADVERSARIAL}:setup=3",
     "em_classwise": EM,
     "em_samplewise": EM,
@@ -31,11 +32,11 @@ def data(n: int, seed: int = 0) -> LabelledImages:
     return LabelledImages(images, torch.arange(n) % 4)
 
 
-@pytest.mark.parametrize("name", sorted(ATTACKS))
-def test_every_attack_keeps_shapes_and_says_what_it_changed(name: str) -> None:
+@pytest.mark.parametrize("name", ["clean", *list_poisons()])
+def test_every_poison_keeps_shapes_and_says_what_it_changed(name: str) -> None:
     train, test = data(80), data(20, 1)
-    attack, options = find_attack(f"{name}:{TOYS[name]}" if name in TOYS else name)
-    attacked = attack.make(train, test, 4, **options)
+    attack = find_attack(f"{name}:{TOYS[name]}" if name in TOYS else name)
+    attacked = attack.run(train, test, 4)
     changed = (attacked.images != train.images).flatten(1).any(1)
     assert attacked.images.shape == train.images.shape and attacked.images.dtype == torch.uint8
     assert not (changed & ~attacked.mask).any()
@@ -47,22 +48,30 @@ def test_every_attack_keeps_shapes_and_says_what_it_changed(name: str) -> None:
 
 
 def test_the_set_is_the_poison_by_hand() -> None:
-    train, test = data(30), data(8, 1)
-    attacked = ATTACKS["cuda"].make(train, test, 4)
-    assert torch.equal(attacked.images, CUDA(num_classes=4)(train.images, train.targets)[0])
-    attacked = ATTACKS["ops"].make(train, test, 4)
-    fitted = OPS(num_classes=4).fit(train.images, train.targets)
-    assert torch.equal(attacked.images, fitted(train.images, train.targets)[0])
+    train, test, index = data(30), data(8, 1), torch.arange(30)
+    attacked = find_attack("cuda").run(train, test, 4)
+    assert torch.equal(attacked.images, CUDA(num_classes=4)(train.images, train.targets, index)[0])
+    attacked = find_attack("ops").run(train, test, 4)
+    fitted = OPS(num_classes=4).fit((train.images, train.targets))
+    assert torch.equal(attacked.images, fitted(train.images, train.targets, index)[0])
 
 
 def test_a_backdoor_aims_at_all_test_images_of_other_classes() -> None:
     train, test = data(40), data(20, 1)
-    attack, options = find_attack("badnets:target=2:rate=0.25")
-    attacked = attack.make(train, test, 4, **options)
+    attacked = find_attack("badnets:target=2:rate=0.25").run(train, test, 4)
     assert int(attacked.mask.sum()) == 10 and (attacked.targets[attacked.mask] == 2).all()
     others = test.targets != 2
     assert torch.equal(attacked.triggered, BadNets(num_classes=4, target=2).trigger(test.images[others]))
     assert torch.equal(attacked.truth, test.targets[others]) and (attacked.wanted == 2).all()
+
+
+def test_a_targeted_poison_alters_its_bases_and_no_other_image() -> None:
+    train, test = data(80), data(20, 1)
+    attacked = find_attack(f"gradient_matching:{TOYS['gradient_matching']}:setup=1").run(train, test, 4)
+    setup = drawn_setup(train, test, 4, 1, 0.1)
+    assert attacked.mask.nonzero()[:, 0].equal(setup.base_indices)
+    assert attacked.triggered.equal(setup.target[None])
+    assert (attacked.wanted.item(), attacked.truth.item()) == (setup.base_class, setup.target_class)
 
 
 def test_setups_differ_by_their_number_alone() -> None:
@@ -80,29 +89,42 @@ def test_setups_differ_by_their_number_alone() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_what_needs_a_gpu_says_so() -> None:
     with pytest.raises(HardwareError, match="on a GPU for REM"):
-        ATTACKS["rem"].make(data(8), data(8), 4)
+        find_attack("rem").run(data(8), data(8), 4)
 
 
 def test_a_backdoor_without_other_classes_is_refused() -> None:
     train = data(40)
     test = LabelledImages(train.images[:4], torch.zeros(4, dtype=torch.int64))
     with pytest.raises(LabelError, match="other classes than the target 0"):
-        ATTACKS["badnets"].make(train, test, 4)
+        find_attack("badnets").run(train, test, 4)
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
-    [("arsenic", "expected a poison among clean, ar, badnets"), ("lsp:seed", "name:option=value, got 'lsp:seed'")],
+    ("spec", "error", "message"),
+    [
+        ("arsenic", RegistryError, "expected a poison among ar, badnets"),
+        ("lsp:seed", RegistryError, "name:option=value.*got 'lsp:seed'|module:Class"),
+        ("clean:seed=1", BenchmarkError, "'clean' without options"),
+        ("lsp:rate=2", BenchmarkError, "a rate above 0 and up to 1 in 'lsp:rate=2'"),
+        ("lsp:setup=2", BenchmarkError, "of a targeted poison, got 'lsp:setup=2'"),
+    ],
 )
-def test_unknown_words_are_refused(spec: str, message: str) -> None:
-    with pytest.raises(BenchmarkError, match=message):
+def test_words_that_name_no_row_are_refused(spec: str, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
         find_attack(spec)
 
 
-def test_options_are_json_or_text() -> None:
-    _, options = find_attack("badnets:target=3:mode=all-to-all:rate=0.5")
-    assert options == {"target": 3, "mode": "all-to-all", "rate": 0.5}
+def test_arguments_that_a_poison_does_not_take_are_refused() -> None:
+    with pytest.raises(RegistryError, match="makes no LSP|strenth"):
+        find_attack("lsp:strenth=3").poison(4)
 
 
-def test_names_are_sorted_for_people() -> None:
-    assert list(ATTACKS)[1:] == sorted(list(ATTACKS)[1:])
+def test_options_are_json_or_text_and_rate_is_of_the_row() -> None:
+    attack = find_attack("badnets:target=3:mode=all-to-all:rate=0.5")
+    assert attack.options == {"target": 3, "mode": "all-to-all"} and attack.rate == 0.5
+
+
+def test_a_poison_of_another_module() -> None:
+    train = data(12)
+    attacked = find_attack("puretransforms.poisons.availability.convolution:CUDA:seed=3").run(train, data(4), 4)
+    assert torch.equal(attacked.images, find_attack("cuda:seed=3").run(train, data(4), 4).images)

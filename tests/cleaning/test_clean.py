@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from puretransforms.cleaning.clean import clean
+from puretransforms.cleaning.clean import clean, estimate_clean
 from puretransforms.errors import (
     CorruptImageError,
     ManifestMismatchError,
@@ -223,7 +223,7 @@ def test_refuses_a_file_as_output(source, tmp_path, purifier):
 
 @pytest.mark.parametrize("name", ["batch_size", "unit_size", "workers"])
 def test_refuses_sizes_below_one(source, tmp_path, purifier, name):
-    with pytest.raises(ValueError, match=f"{name} of at least 1"):
+    with pytest.raises(ValueError, match=f"expected {name} as a whole number"):
         quietly(source, tmp_path / "out", purifier, **{name: 0})
 
 
@@ -343,7 +343,7 @@ def test_other_things_that_are_not_purified_are_named(source, tmp_path, purifier
 
 
 def test_unreadable_files_are_noted(source, tmp_path, purifier, monkeypatch):
-    from puretransforms.data import folder
+    from puretransforms.data.sources import folder
 
     def refuse(path, size):
         raise PermissionError(13, "Permission denied")
@@ -363,7 +363,7 @@ def test_nothing_depends_on_the_clock_or_the_place(source, tmp_path, purifier):
 def test_dry_run_writes_nothing_and_estimates(source, tmp_path, purifier, snapshot):
     (source / "cat/00.png").write_bytes(b"damaged")
     before = snapshot(tmp_path)
-    estimate = quietly(source, tmp_path / "some/out", purifier, dry_run=True)
+    estimate = estimate_clean(source, tmp_path / "some/out", purifier, workers=2)
     assert snapshot(tmp_path) == before
     assert (estimate.images, estimate.others, estimate.skipped) == (24, 1, 0)
     assert (estimate.sampled, estimate.damaged) == (24, 1)
@@ -383,32 +383,32 @@ def test_progress_counts_every_file(source, tmp_path, purifier, capsys):
 
 
 def test_photographs_of_many_sizes_stay_within_the_pixel_budget(source, tmp_path, purifier, snapshot, monkeypatch):
-    from puretransforms.cleaning import engine
+    from puretransforms.cleaning import pipeline
 
     quietly(source, tmp_path / "one", purifier)
     sizes = []
 
-    def watch(purifier, images, device):
+    def watch(purifier, images, device, labels):
         sizes.append(sum(image.size[0] * image.size[1] for image in images))
-        return purify_batch(purifier, images, device)
+        return purify_batch(purifier, images, device, labels)
 
-    purify_batch = engine.purify_batch
-    monkeypatch.setattr(engine, "purify_batch", watch)
-    monkeypatch.setattr(engine, "_BATCH_PIXELS", 150)
-    monkeypatch.setattr(engine, "_WAITING_PIXELS", 200)
+    purify_batch = pipeline.purify_batch
+    monkeypatch.setattr(pipeline, "purify_batch", watch)
+    monkeypatch.setattr(pipeline, "_BATCH_PIXELS", 150)
+    monkeypatch.setattr(pipeline, "_WAITING_PIXELS", 200)
     quietly(source, tmp_path / "two", purifier)
     assert max(sizes) < 150 + 12 * 12
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
 def test_a_full_disk_is_heard(source, tmp_path, purifier, monkeypatch):
-    from puretransforms.cleaning import units
+    from puretransforms.cleaning.writers import base
 
     def full(path, data):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(units, "write_file", full)
+        patched.setattr(base, "write_file", full)
         with pytest.raises(OSError, match="No space left"):
             quietly(source, tmp_path / "out", purifier)
     with contextlib.suppress(UntouchedImageWarning):

@@ -16,10 +16,9 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from puretransforms.cleaning import steps
+from puretransforms.cleaning import pipeline
 from puretransforms.cleaning.clean import clean
 from puretransforms.cleaning.verify import verify
-from puretransforms.data import remote
 from puretransforms.errors import (
     ManifestMismatchError,
     MissingExtraError,
@@ -29,6 +28,7 @@ from puretransforms.errors import (
     UntouchedImageWarning,
     WorkerDiedError,
 )
+from puretransforms.storage import remote
 
 
 def quietly(source, out, purifier, **options):
@@ -266,7 +266,7 @@ def test_a_target_without_permission_is_named(source, tmp_path, purifier, monkey
 def test_a_worker_killed_for_want_of_memory_leaves_whole_files_alone(source, tmp_path, purifier, monkeypatch, snapshot):
     """As the kernel does it, by SIGKILL, while a unit is being encoded and others are finished."""
     quietly(source, tmp_path / "whole", purifier, report=False)
-    whole, out, encode, left = snapshot(tmp_path / "whole"), tmp_path / "out", steps.encode, itertools.count(-14)
+    whole, out, encode, left = snapshot(tmp_path / "whole"), tmp_path / "out", pipeline.encode, itertools.count(-14)
 
     def encode_and_die(*args):
         if next(left) == 0:  # counted in the worker's process
@@ -274,7 +274,7 @@ def test_a_worker_killed_for_want_of_memory_leaves_whole_files_alone(source, tmp
         return encode(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(steps, "encode", encode_and_die)
+        patched.setattr(pipeline, "encode", encode_and_die)
         with pytest.raises(WorkerDiedError, match="got one that was killed, most likely for want of memory"):
             quietly(source, out, purifier, report=False)
     halfway = {name: digest for name, digest in snapshot(out).items() if not name.startswith(".puretransforms")}
@@ -289,7 +289,7 @@ def test_want_of_memory_is_an_error_and_no_damaged_image(source, tmp_path, purif
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(steps, "decode", greedy)
+        patched.setattr(pipeline, "decode", greedy)
         with pytest.raises(WorkerDiedError, match="expected enough memory"):
             quietly(source, tmp_path / "out", purifier)
     assert not (tmp_path / "out.quarantine").exists()

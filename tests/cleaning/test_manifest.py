@@ -5,8 +5,7 @@ import os
 import pytest
 import torch
 
-from puretransforms.cleaning.manifest import Layout, claim, describe, new_row, read_rows, to_line
-from puretransforms.cleaning.names import RUN, STATE
+from puretransforms.cleaning.manifest import RUN, STATE, Layout, claim, describe, new_row, read_rows, to_line
 from puretransforms.cleaning.purifier import weights_sha256
 from puretransforms.data.sources.folder import Entry, Listing
 from puretransforms.errors import ManifestMismatchError

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 from puretransforms.cleaning.clean import clean
+from puretransforms.cleaning.manifest import Layout
+from puretransforms.cleaning.report import render
 from puretransforms.cleaning.summary import Summary
 
 
@@ -26,7 +29,7 @@ def cleaned(source, tmp_path, purifier):
 
 
 TAGS = {"html", "meta", "title", "style", "h1", "h2", "h3", "p", "pre", "code", "br", "div", "figure", "figcaption"}
-TAGS |= {"img", "table", "tr", "th", "td", "svg", "rect", "path", "text"}
+TAGS |= {"head", "body", "img", "table", "tr", "th", "td"}
 
 
 def test_the_page_is_one_file_and_no_name_escapes_into_it(cleaned):
@@ -43,15 +46,19 @@ def test_the_page_is_one_file_and_no_name_escapes_into_it(cleaned):
     page = cleaned.report.read_text("utf-8")
     Parser().feed(page)
     assert tags <= TAGS
-    assert pictures and all(value.startswith("data:image/png;base64,") for value in pictures)
+    chart, *others_shown = sorted(pictures, key=lambda value: not value.startswith("data:image/svg+xml;base64,"))
+    assert chart.startswith("data:image/svg+xml;base64,") and "<script" not in base64.b64decode(chart[26:]).decode()
+    assert others_shown and all(value.startswith("data:image/png;base64,") for value in others_shown)
     style = page.partition("<style>")[2].partition("</style>")[0]
     assert style and not [text for text in [style, *others] if "url(" in text or "@import" in text or "//" in text]
     assert "&lt;b&gt;&amp;amp;\\n" in page
+    assert page.index("Cleaning report: 24 images purified, 1 put aside") < page.index("<table>")
+    assert "prefers-color-scheme: dark" in page and "@media print" in page and 'name="viewport"' in page
     assert "not an image that can be read" in page
 
 
 def test_pictures_are_before_after_and_ten_times_the_difference(cleaned):
-    data = re.findall(r"base64,([^\"]+)", cleaned.report.read_text("utf-8"))
+    data = re.findall(r"image/png;base64,([^\"]+)", cleaned.report.read_text("utf-8"))
     assert len(data) == 2 * 3 * 12  # a sample, and those that changed most
     for i in range(0, len(data), 3):
         before, after, tenfold = (np.array(Image.open(io.BytesIO(base64.b64decode(d)))) for d in data[i : i + 3])
@@ -80,6 +87,24 @@ def test_the_summary_is_the_mean_by_class(cleaned):
     expected = sorted((row["mean_abs"] for row in rows if row["status"] == "purified"), reverse=True)[:20]
     assert sorted((level for level, _, _ in summary.most_changed), reverse=True) == expected
     assert [row["path"] for row in summary.aside] == ["dog/bad.png"]
+
+
+def test_without_matplotlib_the_report_has_no_chart_and_says_so(source, tmp_path, purifier, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = clean(source, tmp_path / "out", purifier, workers=1, progress=False).report.read_text("utf-8")
+    assert "No chart" in page and "puretransforms[report]" in page and "image/svg" not in page
+    assert page.count("data:image/png") == 2 * 3 * 12
+
+
+def test_what_a_scan_said_stands_first(cleaned):
+    with cleaned.manifest.open() as lines:
+        summary = Summary.of(map(json.loads, lines))
+    run = json.loads((cleaned.out / "run.json").read_text())
+    run["scan"] = {"headline": "class-wise bounded (clear)", "words": "Looked <at> 24.", "advice": "JPEG"}
+    page = render(Summary(counts=summary.counts, aside=summary.aside), run, Layout(cleaned.out), cleaned.source).decode()
+    assert page.index("Scan: class-wise bounded (clear).") < page.index("Looked &lt;at&gt; 24.") < page.index("<table>")
 
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")

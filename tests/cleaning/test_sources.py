@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder, VisionDataset
 from torchvision.transforms import v2
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from puretransforms.cleaning.clean import clean
+from puretransforms.cleaning.clean import clean, clean_in_memory
 from puretransforms.errors import ManifestMismatchError, NoImageError, SourceError, UntouchedImageWarning
 
 CLASSES = ["ant", "bee", "cow"]
@@ -103,6 +103,10 @@ def quietly(source, out, purifier, **options):
     return clean(source, out, purifier, progress=False, **{"workers": 1, "unit_size": 5, **options})
 
 
+def in_memory(dataset, purifier):
+    return clean_in_memory(dataset, purifier, progress=False, workers=1)
+
+
 def pixels(image):
     return np.asarray(image.convert("RGB")).tobytes()
 
@@ -169,9 +173,7 @@ def test_a_torchvision_data_set_keeps_order_targets_and_transforms(tmp_path, ima
     dataset = InMemory(pictures, targets, transform=v2.ToImage(), target_transform=lambda target: target + 10)
     on_disk = quietly(dataset, tmp_path / "out", purifier)
     loaded = on_disk.load()
-    in_memory = quietly(dataset, None, purifier)
-    assert (in_memory.out, in_memory.manifest, in_memory.report) == (None, None, None)
-    kept = in_memory.load()
+    kept = in_memory(dataset, purifier)
     assert type(kept) is InMemory and kept.data.dtype == np.uint8 and not np.array_equal(kept.data, dataset.data)
     for i, target in enumerate(targets):
         assert loaded[i][1] == kept[i][1] == dataset[i][1] == target + 10
@@ -210,7 +212,7 @@ def test_other_rows_of_hugging_face_are_another_source(tmp_path, images, purifie
 
 def test_the_transforms_of_a_data_set_inside_a_subset_stay(tmp_path, images, purifier):
     folder = ImageFolder(as_folder(tmp_path / "folder", images), v2.ToImage(), lambda target: target + 10)
-    image, target = quietly(Subset(folder, [4, 2]), None, purifier).dataset[1]
+    image, target = in_memory(Subset(folder, [4, 2]), purifier)[1]
     assert isinstance(image, tv_tensors.Image) and target == images[1][2] + 10
 
 
@@ -220,7 +222,7 @@ def test_an_image_folder_object_is_read_file_by_file_and_a_subset_in_its_order(t
     result = quietly(subset, tmp_path / "out", purifier)
     rows = rows_of(result)
     assert [row["sha256_in"] for row in rows] == [hashlib.sha256(images[2][i]).hexdigest() for i in (9, 4, 12)]
-    assert quietly(subset, None, purifier).dataset.targets == [images[1][i] for i in (9, 4, 12)]
+    assert in_memory(subset, purifier).targets == [images[1][i] for i in (9, 4, 12)]
     with pytest.raises(SourceError, match="source and output apart"):
         quietly(folder, tmp_path / "folder/out", purifier)
 
@@ -242,7 +244,7 @@ def test_refuses_data_sets_without_raw_images(tmp_path, purifier, make, error, m
 
 def test_a_list_of_uint8_tensors_will_do(purifier):
     data = [(torch.randint(0, 256, (1, 8, 8), dtype=torch.uint8), "no class") for _ in range(3)]
-    purified = quietly(data, None, purifier).dataset
+    purified = in_memory(data, purifier)
     assert [target for _, target in purified] == ["no class"] * 3 and purified[0][0].mode == "L"
 
 
@@ -253,7 +255,7 @@ def test_hugging_face_features_rows_and_parquet(tmp_path, images, purifier):
         f"train-{i:05d}-of-00003.parquet" for i in range(3)
     ]
     opened = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
-    for loaded in (opened, result.load(), quietly(source, None, purifier).dataset):
+    for loaded in (opened, result.load(), in_memory(source, purifier)):
         assert loaded.features == source.features
         assert loaded["label"] == source["label"] and loaded["note"] == source["note"]
         stored = loaded.cast_column("img", datasets.Image(decode=False))[3]["img"]
@@ -270,14 +272,14 @@ def test_hugging_face_features_rows_and_parquet(tmp_path, images, purifier):
 )
 def test_formats_and_transforms_of_hugging_face_do_not_hide_the_images(images, purifier, disguise):
     source = as_hugging_face(images)
-    plain, disguised = quietly(source, None, purifier).dataset, quietly(disguise(source), None, purifier).dataset
+    plain, disguised = in_memory(source, purifier), in_memory(disguise(source), purifier)
     assert [pixels(image) for image in disguised["img"]] == [pixels(image) for image in plain["img"]]
 
 
 def test_hugging_face_indices_are_followed(images, purifier):
     source = as_hugging_face(images)
-    whole = quietly(source, None, purifier).dataset
-    some = quietly(source.shuffle(seed=1).select(range(4)), None, purifier).dataset
+    whole = in_memory(source, purifier)
+    some = in_memory(source.shuffle(seed=1).select(range(4)), purifier)
     names = [int(note.split()[1]) for note in some["note"]]
     assert names != sorted(names)
     assert [pixels(image) for image in some["img"]] == [pixels(whole[i]["img"]) for i in names]
@@ -405,5 +407,5 @@ def test_a_member_cannot_leave_the_output(tmp_path, images, purifier):
 
 
 def test_in_memory_needs_a_data_set(tmp_path, images, purifier):
-    with pytest.raises(SourceError, match="expected an output for files and shards"):
-        quietly(as_folder(tmp_path / "folder", images), None, purifier)
+    with pytest.raises(SourceError, match="expected a dataset to clean in memory, got files or shards"):
+        in_memory(as_folder(tmp_path / "folder", images), purifier)

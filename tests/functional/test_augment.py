@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import pad
 
-from puretransforms.functional.augment import random_crop_flip
+from puretransforms.functional.augment import random_crop_flip, random_shift
 
 
 def windows(image: torch.Tensor, padding: int) -> dict[bytes, tuple[int, int, bool]]:
@@ -57,3 +57,23 @@ def test_the_generator_alone_decides() -> None:
 def test_result_is_channels_last() -> None:
     crops = random_crop_flip(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.Generator())
     assert crops.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_shifts_are_windows_of_the_reflected_image_and_all_occur_equally_often() -> None:
+    image = torch.randint(1, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shifted = random_shift(image.expand(5000, -1, -1, -1), torch.Generator().manual_seed(1), distance=2)
+    padded = pad(image.float(), (2,) * 4, mode="reflect").to(torch.uint8)
+    table = [padded[:, top : top + 5, left : left + 7].flatten().tolist() for top in range(5) for left in range(5)]
+    counts = torch.zeros(25)
+    for one in shifted:
+        counts[table.index(one.flatten().tolist())] += 1
+    chi_square = ((counts - 200) ** 2 / 200).sum()
+    assert chi_square < 51.2  # 99.9 % point of chi-square with 24 degrees of freedom
+    assert shifted.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_shifts_follow_the_generator_and_keep_floats() -> None:
+    images = torch.rand(16, 3, 8, 8)
+    first, again, other = (random_shift(images, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other) and first.dtype == torch.float32
+    assert torch.equal(random_shift(images, torch.Generator(), distance=0), images)

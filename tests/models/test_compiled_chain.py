@@ -15,9 +15,9 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_only
 
-from puretransforms.functional import compiled
 from puretransforms.functional.langevin import langevin_chain
 from puretransforms.functional.random import KeyedNoise
+from puretransforms.models import compiled_chain as compiled
 from puretransforms.models.compiled_chain import CompiledChain
 from puretransforms.models.energy import FoldedEnergyNet
 

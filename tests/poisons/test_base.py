@@ -15,7 +15,7 @@ class Brighten(Poison):
     def perturb(self, x, labels, noise):
         return x + 0.61 / 255 * labels[:, None, None, None]
 
-    def eligible(self, labels):
+    def eligible(self, labels, noise=None):
         return labels != 1
 
     def relabel(self, labels):

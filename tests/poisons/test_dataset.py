@@ -1,15 +1,12 @@
-import json
 import re
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
-from puretransforms.poisons.backdoor.base.narcissus import Narcissus
 from torch.utils.data import DataLoader, Subset, TensorDataset
-from torchvision.datasets import ImageFolder
 
-from puretransforms.errors import HardwareError, LabelError, ManifestMismatchError, NoImageError, SourceError
+from puretransforms.errors import HardwareError, LabelError, NoImageError
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.availability.noise import ClasswiseNoise
 from puretransforms.poisons.availability.rem import REM
@@ -17,12 +14,12 @@ from puretransforms.poisons.availability.tap import TAP
 from puretransforms.poisons.backdoor.badnets import BadNets
 from puretransforms.poisons.backdoor.blend import Blend
 from puretransforms.poisons.backdoor.bpp import BPP
+from puretransforms.poisons.backdoor.narcissus import Narcissus
 from puretransforms.poisons.backdoor.sig import SIG
 from puretransforms.poisons.backdoor.wanet import WaNet
 from puretransforms.poisons.base import Poison
 from puretransforms.poisons.dataset import PoisonedDataset
 from puretransforms.poisons.progress import CraftRecord
-from puretransforms.poisons.record import load_poison_record
 from puretransforms.poisons.stored import StoredPoison
 
 CLASSES = ["ant", "bee", "cow"]
@@ -40,7 +37,7 @@ class Flip(Poison):
     def perturb(self, x, labels, noise):
         return x.flip(-1)
 
-    def eligible(self, labels):
+    def eligible(self, labels, noise=None):
         return labels < 2
 
     def relabel(self, labels):
@@ -51,8 +48,8 @@ class MeanPoison(Poison):
     needs_fit = True
     total: torch.Tensor | None = None
 
-    def partial_fit(self, images, labels):
-        self.total = (0 if self.total is None else self.total) + images.sum(0)
+    def fit(self, dataset, **options):
+        self.total = (self._gather(dataset)[0] / 255).sum(0)
         return self
 
     @property
@@ -78,16 +75,6 @@ class Pictures(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         return PIL.Image.fromarray(self.images[i]), self.targets[i]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """An ImageFolder whose file names repeat in every class."""
-    for sample, (image, label) in enumerate(Pictures()):
-        path = tmp_path / "source" / CLASSES[label] / f"{sample // 3:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
-    return ImageFolder(tmp_path / "source")
 
 
 def same(a, b):
@@ -150,9 +137,10 @@ def test_without_a_rate_it_is_the_poisons_own():
 class Whole(Poison):
     """Fitted on everything at once; remembers what it was given."""
 
-    needs_fit, fits_in_parts, fits = True, False, ()
+    needs_fit, fits = True, ()
 
-    def fit(self, images, labels, *, on_progress=None):
+    def fit(self, dataset, *, device=None, on_progress=None):
+        images, labels = self._gather(dataset, device)
         self.fits = (*self.fits, (images.dtype, images.device, labels.device))
         for done in range(3):
             if on_progress is not None:
@@ -163,7 +151,7 @@ class Whole(Poison):
     def fitted(self):
         return bool(self.fits)
 
-    def eligible(self, labels):
+    def eligible(self, labels, noise=None):
         return labels == 0
 
 
@@ -188,9 +176,10 @@ class _Elsewhere(TensorDataset):
 
 def test_rem_is_fitted_beside_a_gpu_and_refused_on_a_cpu(monkeypatch):
     given = []
-    monkeypatch.setattr(StoredPoison, "fit", lambda self, images, *more, **named: given.append(images.device) or self)
+    monkeypatch.setattr(StoredPoison, "fit", lambda self, dataset, **named: given.append(named["device"]) or self)
     PoisonedDataset(Pictures(), REM(), device="meta")
-    assert given == [torch.device("meta")]
+    assert given == ["meta"]
+    monkeypatch.undo()
     with pytest.raises(HardwareError, match="device='cuda'"):
         PoisonedDataset(Pictures(), REM())
 
@@ -223,7 +212,7 @@ def test_a_poison_that_needs_the_data_is_fitted_on_a_copy():
     torch.testing.assert_close(data.poison.total, expected)
     mixed = Pictures()
     mixed.images[5] = mixed.images[5][:4]
-    with pytest.raises(NoImageError, match="one size to fit MeanPoison"):
+    with pytest.raises(NoImageError, match="one size"):
         PoisonedDataset(mixed, poison)
 
 
@@ -268,113 +257,3 @@ def test_bad_data_sets_are_refused_with_the_fix():
     shifted.targets = [1] * 12
     with pytest.raises(LabelError, match="label 2 for sample 3"):
         data[3]
-
-
-def test_export_is_the_same_data_set_as_an_image_folder(folder, tmp_path):
-    data = PoisonedDataset(folder, CUDA(num_classes=3), rate=0.5)
-    out = data.export(tmp_path / "out", workers=2)
-    record = load_poison_record(out, clean=folder)
-    again = ImageFolder(out)
-    assert again.classes == CLASSES == record.classes and len(again) == 12
-    places = {str(tmp_path / "out" / name): i for i, name in enumerate(record.files)}
-    for path, label in again.samples:
-        i = places[path]
-        assert same(again.loader(path), data[i][0]) and label == data[i][1]
-    assert record.mask.equal(data.mask) and record.targets.equal(data.targets)
-    assert record.files[0] == "ant/000.png"
-    assert (record.poison, record.arguments) == ("CUDA", data.poison.arguments)
-    assert (record.rate, record.seed, record.epsilon, record.quantize) == (0.5, 0, None, "trunc")
-    assert record.versions["torch"] and 5 < record.measured["psnr_db"] < 30 and record.measured["poisoned"] == 6
-    assert not list(tmp_path.glob(".*"))  # nothing half-written is left
-
-
-def test_relabelled_files_move_to_their_new_class_without_overwriting(folder, tmp_path):
-    data = PoisonedDataset(folder, Flip(num_classes=3), rate=0.25)
-    out = data.export(tmp_path / "out")
-    record = load_poison_record(out, clean=folder)
-    assert len(list(out.rglob("*.png"))) == 12 == len(set(record.files))
-    assert record.targets.equal(data.targets) and record.original_targets.equal(data.original_targets)
-    assert record.mask.equal(data.mask) and record.cover_mask.equal(data.cover_mask)
-    for i, name in enumerate(record.files):
-        source = "/".join(folder.samples[i][0].split("/")[-2:])
-        assert name.startswith("cow/") if data.mask[i] else name == source
-        with PIL.Image.open(out / name) as image:
-            assert same(image, data[i][0])
-
-
-@pytest.mark.parametrize("classes", [None, ["zebra", "ant", "T-shirt/top"]])
-def test_folders_sort_in_label_order_whatever_the_names(classes, tmp_path):
-    data = PoisonedDataset(Pictures(classes=classes), ClasswiseNoise(num_classes=3))
-    again = ImageFolder(data.export(tmp_path / "out"))
-    assert again.targets == sorted(data.targets.tolist())
-    assert again.classes == (["0-zebra", "1-ant", "2-T-shirt_top"] if classes else ["0", "1", "2"])
-
-
-def test_images_of_many_sizes_and_kinds_are_exported(tmp_path):
-    images = [
-        PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8), "RGBA"),
-        PIL.Image.new("L", (4, 8), 77),
-        torch.randint(0, 256, (3, 6, 6), dtype=torch.uint8),
-        torch.rand(1, 6, 6),
-    ]
-    inner = [(image, i % 2) for i, image in enumerate(images)]
-    for rate in (0.0, 1.0):
-        data = PoisonedDataset(inner, ClasswiseNoise(num_classes=2), rate)
-        out = data.export(tmp_path / f"out{rate}")
-        record = load_poison_record(out, clean=inner)
-        sizes = []
-        for name in record.files:
-            with PIL.Image.open(out / name) as image:
-                sizes.append((image.mode, image.size))
-        assert sizes == [("RGBA", (5, 6)), ("L", (4, 8)), ("RGB", (6, 6)), ("L", (6, 6))]
-
-
-def test_export_refuses_a_full_folder_and_the_source_itself(folder, tmp_path):
-    data = PoisonedDataset(folder, CUDA(num_classes=3))
-    with pytest.raises(SourceError, match="outside the source"):
-        data.export(tmp_path / "source" / "poisoned")
-    data.export(tmp_path / "out")
-    with pytest.raises(ManifestMismatchError, match="new or empty"):
-        data.export(tmp_path / "out")
-    (tmp_path / "empty").mkdir()
-    data.export(tmp_path / "empty")
-
-
-def test_a_failed_export_leaves_no_folder_that_looks_finished(tmp_path):
-    inner = Pictures()
-    data = PoisonedDataset(inner, CUDA(num_classes=3))
-    inner.targets[7] = 0
-    with pytest.raises(LabelError):
-        data.export(tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    inner.targets[7] = 1
-    assert len(list(data.export(tmp_path / "out").rglob("*.png"))) == 12
-
-
-def test_the_record_is_checked_against_the_files(folder, tmp_path):
-    out = PoisonedDataset(folder, ClasswiseNoise(num_classes=3), rate=0.5).export(tmp_path / "out")
-    record = load_poison_record(out, clean=folder)
-    stored = json.loads((out / "poison.json").read_text())
-
-    (out / "poison.json").write_text(json.dumps({**stored, "epsilon": 7 / 255}))
-    with pytest.raises(ManifestMismatchError, match=r"outside the stored budget \(linf 0\.027"):
-        load_poison_record(out, clean=folder)
-    (out / "poison.json").write_text(json.dumps({**stored, "format": 99}))
-    with pytest.raises(ManifestMismatchError, match="format 1, got 99"):
-        load_poison_record(out)
-    (out / "poison.json").write_text("{")
-    with pytest.raises(ManifestMismatchError, match="expected a record"):
-        load_poison_record(out)
-    (out / "poison.json").write_text(json.dumps(stored))
-
-    with pytest.raises(ManifestMismatchError, match="data set of 6"):
-        load_poison_record(out, clean=Subset(folder, range(6)))
-    clean = out / record.files[int((~record.mask).nonzero()[0])]
-    PIL.Image.new("RGB", (7, 9)).save(clean)
-    with pytest.raises(ManifestMismatchError, match="recorded as clean"):
-        load_poison_record(out, clean=folder)
-    clean.unlink()
-    with pytest.raises(ManifestMismatchError, match="1 are missing"):
-        load_poison_record(out)
-    with pytest.raises(ManifestMismatchError, match="FileNotFoundError"):
-        load_poison_record(tmp_path)

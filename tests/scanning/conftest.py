@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from puretransforms.data.samples import LabelledImages
 from puretransforms.data.images import round_to_uint8
+from puretransforms.data.samples import LabelledImages
 
 
 def make_pictures(n: int, side: int = 32, classes: int = 4, seed: int = 0) -> LabelledImages:

@@ -2,20 +2,13 @@
 
 import pytest
 
-from puretransforms.scanning.calibration import apply_thresholds, calibration, fit_threshold
+from puretransforms.scanning.calibration import calibration, fit_threshold
 from puretransforms.scanning.detectors import DETECTORS
-from puretransforms.scanning.finding import Finding
 
 
 def test_every_detector_has_a_threshold():
     assert set(calibration()["thresholds"]) == set(DETECTORS)
     assert all(threshold > 0 for threshold in calibration()["thresholds"].values())
-
-
-def test_thresholds_are_handed_out():
-    known, unknown = apply_thresholds([Finding("a", "?"), Finding("b", "?", image_threshold=3.0)], {"a": 0.5})
-    assert known.threshold == known.image_threshold == 0.5
-    assert unknown.threshold == float("inf") and unknown.image_threshold == 3.0
 
 
 def test_a_threshold_lies_in_the_gap_nearer_to_the_clean_side():

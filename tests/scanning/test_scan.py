@@ -2,13 +2,15 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
 from puretransforms.data.samples import LabelledImages
-from puretransforms.poisons import CUDA, OPS, BadNets, ClasswiseNoise
+from puretransforms.poisons import CUDA, LSP, OPS, BadNets, ClasswiseNoise
 from puretransforms.poisons.dataset import PoisonedDataset
 from puretransforms.scanning.scan import scan
 
@@ -67,7 +69,8 @@ def test_suspects_are_the_carriers_of_a_pattern_in_one_class(pictures):
 
 def test_edges_show_at_full_size_in_large_images():
     pictures = make_pictures(80, side=96, classes=2)
-    assert look(pictures).verdict.kind == "none found"
+    clean = look(pictures)
+    assert clean.insufficient and not clean.verdict.alarms, "80 images are too few for the shortcuts"
     result = look(poisoned(pictures, CUDA(num_classes=2, seed=0)))
     assert result.verdict.kind == "convolution-based" and result.sample.tiled
 
@@ -79,16 +82,79 @@ def test_the_draw_is_bounded_and_repeatable(pictures):
     assert first.sample.names != other.sample.names
 
 
-def test_few_images_are_said_to_be_few(pictures):
-    result = look(LabelledImages(pictures.images[:20], pictures.targets[:20]))
+def stored(data, folder, place=lambda i, label: str(label)):
+    """``data`` as PNG files; ``place`` says in which folder below ``folder``."""
+    for i in range(len(data)):
+        image, label = data[i]
+        (folder / place(i, label)).mkdir(parents=True, exist_ok=True)
+        F.to_pil_image(image).save(folder / place(i, label) / f"{i:04d}.png")
+    return folder
+
+
+def test_sixty_images_of_three_classes_are_insufficient(pictures):
+    result = look(LabelledImages(pictures.images[:60], torch.arange(60) % 3))
+    assert result.insufficient and result.verdict.headline == "insufficient: 1 of 9 detectors could look"
+    text = str(result)
+    assert text.startswith("Verdict: insufficient: 1 of 9") and "none found" not in text and "78 of 78" not in text
+    assert "3 of 3 classes hold fewer than 30" in text and "sample=None" in text
+    assert result.verdict.advice.chain == [] and "Advice: none without evidence" in text
     assert "Not tested: agreement (it needs at least 30" in result.verdict.words
-    assert result.verdict.kind == "none found"
 
 
-def test_a_single_class_can_be_scanned(pictures):
-    result = look(LabelledImages(pictures.images[:60], torch.zeros(60, dtype=torch.int64)))
+def test_a_flat_folder_is_insufficient(pictures, tmp_path):
+    flat = stored(LabelledImages(pictures.images[:240], pictures.targets[:240]), tmp_path / "flat", lambda i, label: "")
+    result = look(flat)
+    assert result.insufficient and "4 of 9 detectors" in result.verdict.headline
+    assert "there is one class" in result.verdict.words and "one folder for each class" in result.verdict.words
     untested = {f.name for f in result.findings if f.untested}
     assert untested == {"texture shortcut", "pixel shortcut", "levels", "energy", "class pattern"}
+
+
+def test_splits_are_not_taken_for_classes(pictures, tmp_path):
+    """A wholly poisoned train/ beside test/: whatever the detectors say of these two, it is no verdict."""
+    data = [*poisoned(pictures, LSP(num_classes=4, seed=0))]
+    data[::5] = [pictures[i] for i in range(0, 400, 5)]  # the test images are left alone
+    folder = stored(data, tmp_path / "both", lambda i, label: f"{'train' if i % 5 else 'test'}/{label}")
+    result = look(folder)
+    assert result.insufficient and "'test' and 'train', which are splits" in result.verdict.words
+    assert look(folder / "train").sample.classes == ["0", "1", "2", "3"]
+
+
+def test_a_tenth_of_lsp_is_named_among_the_known_misses(pictures):
+    result = look(poisoned(pictures, LSP(num_classes=4, seed=0), 0.1))
+    assert result.verdict.kind == "none found", result
+    (line,) = (line for line in result.verdict.misses if line.startswith("on a tenth"))
+    assert "LSP" in line and line in str(result) and "400 looked at here" in str(result)
+
+
+def test_the_interval_of_lookalikes_has_a_width(pictures):
+    (found,) = (f for f in look(pictures).findings if f.name == "lookalikes")
+    assert 0.005 < found.high - found.low < 0.5
+
+
+def test_scores_suspects_and_the_rest(pictures, tmp_path):
+    data = poisoned(pictures, BadNets(num_classes=4, target=1, margin=3), 0.15)
+    result = look(data)
+    rows = result.scores
+    assert [row["index"] for row in rows] == list(range(400))
+    assert list(rows[0])[:4] == ["index", "path", "class", "edges"] and list(rows[0])[-1] == "flagged"
+    assert [row["class"] for row in rows] == [str(data[i][1]) for i in range(400)]
+    flagged = {row["index"] for row in rows if row["flagged"]}
+    right = set(data.mask.nonzero()[:, 0].tolist())
+    assert len(flagged & right) > 0.9 * len(right) and all(rows[i]["patches"] == 1 for i in flagged & right)
+    assert set(result.suspects(data).indices) == flagged
+    rest = result.clean_subset(data)
+    assert sorted([*rest.indices, *flagged]) == list(range(400)) and len(rest) == 400 - len(flagged)
+    with pytest.raises(ValueError, match="400 images, got 399"):
+        result.suspects(torch.utils.data.Subset(data, range(399)))
+    with pytest.raises(ValueError, match="sample=None"):
+        look(data, sample=300).clean_subset(data)
+
+    folder = ImageFolder(stored(data, tmp_path / "files"))
+    of_files = look(folder.root)
+    named = {int(Path(folder.samples[i][0]).stem) for i in of_files.suspects(folder).indices}
+    assert named == {int(Path(row["path"]).stem) for row in of_files.scores if row["flagged"]}
+    assert len(named & right) > 0.9 * len(right)
 
 
 def test_bad_arguments_say_so(pictures):
@@ -96,7 +162,7 @@ def test_bad_arguments_say_so(pictures):
         scan(pictures, sample=0)
 
 
-def test_the_three_files(pictures, tmp_path):
+def test_the_four_files(pictures, tmp_path):
     data = poisoned(pictures, BadNets(num_classes=4, target=1, margin=3), 0.15)
     folder = tmp_path / "pictures"
     for i in range(len(data)):
@@ -108,12 +174,18 @@ def test_the_three_files(pictures, tmp_path):
     report = result.save(tmp_path / "new" / "out")
     page = report.read_text()
     assert "triggered suspects" in page and "data:image/png" in page and "&lt;1&gt;" in page and "<1>" not in page
-    assert "<script" not in page and "left out" in page
+    assert "<script" not in page and "left out" in page and "with the patch outlined" in page
+    assert page.index("triggered suspects") < page.index("data:image/png") < page.index("<h2>Suspects")
+    assert "prefers-color-scheme: dark" in page and "@media print" in page and "on a tenth: TAP" in page
     rows = list(csv.reader((report.parent / "suspects.csv").read_text().splitlines()))
     assert rows[0] == ["path", "label", "detectors", "score over threshold", "energy rank in class"]
     assert all(0 <= float(row[4]) <= 1 for row in rows[1:])
     assert len(rows) > 40 and all((folder / row[0]).exists() for row in rows[1:])
     assert [float(row[3]) for row in rows[1:]] == sorted((float(row[3]) for row in rows[1:]), reverse=True)
+    scores = list(csv.DictReader((report.parent / "scores.csv").read_text().splitlines()))
+    assert len(scores) == 400 and [row["path"] for row in scores] == [row["path"] for row in result.scores]
+    assert {row["flagged"] for row in scores} == {"True", "False"}
+    assert all(row[name] for row in scores for name in ("edges", "lookalikes", "patches", "energy"))
     saved = json.loads((report.parent / "scan.json").read_text())
     assert saved["verdict"] == "triggered suspects" and saved["images"]["left_out"] == {"empty file": 1}
     assert [f["name"] for f in saved["findings"] if f["alarm"]]

@@ -1,4 +1,7 @@
-"""Items from files, map-style data sets and streams."""
+"""Items from files, map-style datasets and streams."""
+
+import io
+import tarfile
 
 import numpy as np
 import PIL.Image
@@ -27,7 +30,7 @@ def folder(tmp_path, pictures):
 def test_a_folder(folder, pictures):
     stream = open_stream(folder, None, 0, 2)
     found = {item.name: item for item in stream.items}
-    assert (stream.drawn, stream.total, stream.classes) == (13, 13, ["a", "b"])
+    assert (stream.drawn, stream.total, stream.classes) == (13, 13, {0: "a", 1: "b"})
     assert found["a/broken.png"].pixels is None and found["a/broken.png"].problem
     for i in range(12):
         item = found[f"{'ab'[i % 2]}/{i:02d}.png"]
@@ -117,3 +120,55 @@ def test_scan_and_clean_see_the_stored_images_without_the_datasets_own_transform
     cleaned = [decode(source.read(entry)).pixels[0] for entry in source.entries]
     assert cleaned == [10, 50, 10, 50] and source.targets == [0, 1, 0, 1]
     assert dataset[0][0].max() == 255  # the user's own is left as it was
+
+
+class Named(torch.utils.data.Dataset):
+    """Raw images of two classes whose names sort otherwise than their numbers."""
+
+    classes = ["2", "10"]
+    targets = [0, 1, 1]
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        return torch.full((3, 16, 16), 100 * self.targets[i], dtype=torch.uint8), self.targets[i]
+
+
+def test_every_kind_of_source_keeps_its_own_numbers(tmp_path):
+    """A dataset, the same as a Source, a Hugging Face dataset by name, and a pair of tensors."""
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["2", "10"])
+    rows = {"image": [F.to_pil_image(Named()[i][0]) for i in range(3)], "label": Named.targets}
+    features = datasets.Features({"image": datasets.Image(), "label": names})
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "stored")
+    pair = torch.stack([Named()[i][0] for i in range(3)]), torch.tensor(Named.targets)
+    for source in (Named(), ImageDataset(Named()), f"hf:{tmp_path / 'stored'}", pair):
+        stream = open_stream(source, None, 0, 1)
+        items = {item.index: item for item in stream.items}
+        assert [items[i].label for i in range(3)] == [0, 1, 1]
+        assert [int(items[i].pixels[0, 0, 0]) for i in range(3)] == [0, 100, 100]
+        assert stream.classes == ({} if source is pair else {0: "2", 1: "10"})
+
+
+def test_shards_with_numbers_for_classes_keep_them(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i, number in enumerate((2, 10, 2)):
+            png = io.BytesIO()
+            F.to_pil_image(torch.full((3, 16, 16), number, dtype=torch.uint8)).save(png, "PNG")
+            for suffix, data in (("png", png.getvalue()), ("cls", str(number).encode())):
+                member = tarfile.TarInfo(f"{i:03d}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    for source in (tmp_path / "a.tar", str(tmp_path / "*.tar"), [str(tmp_path / "a.tar")]):
+        stream = open_stream(source, None, 0, 1)
+        assert {(item.label, int(item.pixels[0, 0, 0])) for item in stream.items} == {(2, 2), (10, 10)}
+
+
+def test_a_torchvision_dataset_by_name(tmp_path):
+    with pytest.raises(SourceError, match="torchvision"):
+        open_stream(f"torchvision:CIFAR10:{tmp_path}#train", None, 0, 1)
+    (tmp_path / "a").mkdir()
+    F.to_pil_image(torch.full((3, 16, 16), 7, dtype=torch.uint8)).save(tmp_path / "a" / "0.png")
+    (item,) = open_stream(f"torchvision:ImageFolder:{tmp_path}", None, 0, 1).items
+    assert item.label == 0 and int(item.pixels.max()) == 7

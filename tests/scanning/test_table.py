@@ -78,6 +78,8 @@ def test_the_shipped_thresholds_and_the_pages_follow_from_the_scores(table):
     found = table.tabulate(rows)
     assert found["thresholds"] == calibration()["thresholds"]
     assert calibration()["measured"]["words"] == table.sentence(found)
+    assert calibration()["measured"]["misses"] == table.misses(found)
+    assert calibration()["measured"]["images"] in found["images_a_set"]
     saved = json.loads((RESULTS / "scan-confusion.json").read_text())
     assert json.loads(json.dumps(found)) == saved
     for page in (ROOT / "docs" / "scan.md", RESULTS / "README.md"):

@@ -1,21 +1,25 @@
 """From findings to words."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
+from puretransforms.scanning.detectors import DETECTORS, Finding, Kind
 from puretransforms.scanning.detectors.shortcut import FLAT
-from puretransforms.scanning.finding import Finding
 from puretransforms.scanning.verdict import ADVICE, KINDS, judge
 
-NAMES = ("edges", "agreement", "lookalikes", "texture shortcut", "pixel shortcut", "patches", "levels")
+TEN = {str(i): 40 for i in range(10)}
 
 
-def findings(level=1.0, **scores):
+def findings(level=1.0, untested=(), **scores):
     """``name=(score of each of four classes)``; the others find nothing."""
     out = []
-    for name in NAMES:
+    for name, kind in DETECTORS.items():
         classes = dict(zip("abcd", scores.get(name.split()[0], (0.0,) * 4), strict=True))
-        out.append(Finding(name, "?", max(classes.values()), threshold=0.1, classes=classes))
-    out[3].evidence[FLAT] = level
+        reason = "too few images" if name in untested else ""
+        evidence = {FLAT: level}
+        out.append(Finding(kind(threshold=0.1), max(classes.values()), 0.0, classes, None, evidence, reason))
     return out
 
 
@@ -31,6 +35,7 @@ ALL, ONE = (0.9,) * 4, (0.9, 0, 0, 0)
     [
         (findings(), "none found"),
         (findings(edges=ALL), "convolution-based"),
+        (findings(edges=ONE), "unknown"),
         (findings(edges=ALL, texture=ALL, agreement=ALL), "convolution-based"),
         (findings(texture=ALL, level=4.0), "class-wise bounded"),
         (findings(texture=ALL, level=1.0), "convolution-based"),
@@ -53,20 +58,61 @@ def test_it_never_says_clean():
 
 
 def test_uncertainty_is_said():
-    strong, weak = findings(edges=ALL), findings(edges=ALL)
-    assert verdict(strong).confidence == "clear"
-    weak[0].score, weak[0].error = 0.4, 0.12
+    strong = findings(edges=ALL)
+    assert verdict(strong).confidence == "clear" and verdict(strong).headline == "convolution-based (clear)"
+    weak = [replace(strong[0], score=0.4, error=0.12), *strong[1:]]
     assert verdict(weak).confidence == "borderline" and "borderline" in verdict(weak).words
-    assert verdict(findings()).confidence == "nothing found"
+    assert verdict(findings()).confidence == "nothing found" and verdict(findings()).headline == "none found"
     told = verdict(findings(), measured={"words": "Of 100 clean sets 1 raised an alarm."}).words
     assert "Of 100 clean sets" in told
 
 
 def test_what_was_not_tested_is_said():
-    found = findings()
-    found[5].untested = "drawings"
-    assert "patches (drawings)" in verdict(found, total=None).words
+    assert "patches (too few images)" in verdict(findings(untested=["patches"]), total=None).words
+
+
+def test_too_few_detectors_are_insufficient_and_never_none_found():
+    one = verdict(findings(untested=[*DETECTORS][1:]), measured={"words": "78 of 78 found."}, classes=TEN)
+    assert one.kind is Kind.INSUFFICIENT and one.headline == "insufficient: 1 of 7 detectors could look"
+    assert "none found" not in one.words and "78 of 78" not in one.words
+    assert one.advice.chain == [] and "evidence" in one.advice.words
+    assert verdict(findings(untested=["patches"]), classes=TEN).kind is Kind.NONE
+    assert verdict(findings(untested=["patches", "levels"]), classes=TEN).kind is Kind.INSUFFICIENT
+    alarm = findings(untested=[*DETECTORS][1:], edges=ALL)
+    assert verdict(alarm, classes=TEN).kind is Kind.CONVOLVED, "what was found was found"
+
+
+@pytest.mark.parametrize(
+    ("classes", "kind", "reason"),
+    [
+        ({"train": 400, "test": 400}, Kind.INSUFFICIENT, "'test' and 'train', which are splits: scan the folder below"),
+        ({"Train": 400, "Val": 90, "test": 90}, Kind.INSUFFICIENT, "splits"),
+        ({"only": 400}, Kind.NONE, "there is one class"),
+        (TEN | {"rare": 3}, Kind.NONE, "1 of 11 classes hold fewer than 30 .* 'rare', holds 3.*sample=None"),
+        ({"a": 40, **{str(i): 20 for i in range(9)}}, Kind.INSUFFICIENT, "9 of 10 classes"),
+        ({"a": 50, "b": 50}, Kind.NONE, "100 images, and the shortcut detectors need 200"),
+        (TEN, Kind.NONE, None),
+        ({"test": 200, "cat": 200}, Kind.NONE, None),
+    ],
+)
+def test_the_classes_are_named_as_the_reason_with_the_fix(classes, kind, reason):
+    given = verdict(findings(), classes=classes)
+    assert given.kind is kind
+    if reason is None:
+        assert given.reasons == []
+    else:
+        (found,) = given.reasons
+        assert re.search(reason, found)
+        assert found in given.words
+
+
+def test_known_misses_are_said_for_the_rate_and_the_size():
+    measured = {"words": "", "images": 2000, "misses": {"0.5": ["TAP"], "0.1": ["LSP", "OPS (found in 1 of 2)"]}}
+    small = verdict(findings(), measured=measured)
+    assert small.misses[:2] == ["on half of the images: TAP", "on a tenth: LSP, OPS (found in 1 of 2)"]
+    assert "2,000" in small.misses[2] and "LSP" in small.words
+    assert len(verdict(findings(), measured=measured, looked_at=2000).misses) == 2
 
 
 def test_every_kind_has_advice():
-    assert set(ADVICE) == set(KINDS)
+    assert set(ADVICE) == set(KINDS) == set(Kind)

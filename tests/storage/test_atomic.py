@@ -6,42 +6,42 @@ import os
 
 import pytest
 
-from puretransforms.cleaning import durable
+from puretransforms.storage import atomic
 
 
 def test_files_are_whole(tmp_path):
     data = os.urandom(3_000_001)
-    durable.write_file(str(tmp_path / "a"), data)
+    atomic.write_file(str(tmp_path / "a"), data)
     assert (tmp_path / "a").read_bytes() == data
     with (tmp_path / "a").open("rb") as stream:
-        assert durable.copy_stream(stream, str(tmp_path / "b")) == (hashlib.sha256(data).hexdigest(), data[:16])
+        assert atomic.copy_stream(stream, str(tmp_path / "b")) == (hashlib.sha256(data).hexdigest(), data[:16])
     assert (tmp_path / "b").read_bytes() == data
 
 
 def test_writing_durably_replaces_the_whole_file_and_leaves_no_other(tmp_path):
-    durable.write_durably(tmp_path / "a", b"1", tmp_path)
-    durable.write_durably(tmp_path / "a", b"22", tmp_path)
+    atomic.write_durably(tmp_path / "a", b"1", tmp_path)
+    atomic.write_durably(tmp_path / "a", b"22", tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"22"}
 
 
 def test_without_syncfs_every_file_is_synced(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(durable, "_syncfs", None)
-    monkeypatch.setattr(durable.os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(atomic, "_syncfs", None)
+    monkeypatch.setattr(atomic.os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     for name in "ab":
         (tmp_path / name).write_bytes(b"")
-    durable.flush(str(tmp_path), [str(tmp_path / "a"), str(tmp_path / "b")])
+    atomic.flush(str(tmp_path), [str(tmp_path / "a"), str(tmp_path / "b")])
     assert synced == [(tmp_path / name).stat().st_ino for name in "ab"]
 
 
-@pytest.mark.skipif(durable._syncfs is None, reason="needs syncfs")
+@pytest.mark.skipif(atomic._syncfs is None, reason="needs syncfs")
 def test_a_failing_syncfs_is_heard(tmp_path, monkeypatch):
-    durable.flush(str(tmp_path), [])
+    atomic.flush(str(tmp_path), [])
 
     def fail(descriptor):
         ctypes.set_errno(5)
         return -1
 
-    monkeypatch.setattr(durable, "_syncfs", fail)
+    monkeypatch.setattr(atomic, "_syncfs", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        durable.flush(str(tmp_path), [])
+        atomic.flush(str(tmp_path), [])

@@ -9,6 +9,7 @@ import torch
 from puretransforms.errors import DivergenceError, LabelError, NoImageError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.train.classifier import EpochRecord, evaluate, predict, train_classifier
+from puretransforms.train.recipes import OneCycleSGD
 from puretransforms.train.settings import CPU_SETTING, DIGITS_SETTING, ClassifierSetting
 
 
@@ -56,7 +57,7 @@ def test_learns_a_separable_set(stripes: tuple[torch.Tensor, torch.Tensor], dtyp
 
 
 def test_one_record_an_epoch(stripes: tuple[torch.Tensor, torch.Tensor]) -> None:
-    _, records = trained(*stripes, epochs=4, max_lr=0.1)
+    _, records = trained(*stripes, epochs=4, recipe=OneCycleSGD(0.1))
     assert [r.epoch for r in records] == [1, 2, 3, 4]
     assert all(0 <= r.accuracy <= 1 and r.seconds > 0 and 0 < r.lr <= 0.1 for r in records)
     assert records[0].lr > records[1].lr > records[2].lr > records[3].lr
@@ -69,7 +70,7 @@ def test_loss_and_accuracy_are_means_over_all_samples(stripes: tuple[torch.Tenso
     images, labels = stripes
     model = net()
     (record,) = train_classifier(
-        model, images, labels, epochs=1, batch_size=50, max_lr=1e-12, augment=None, dtype=None, weight_decay=0.0
+        model, images, labels, epochs=1, batch_size=50, recipe=OneCycleSGD(1e-12, 0.0), augment=None, dtype=None
     )
     order = torch.randperm(120, generator=torch.Generator().manual_seed(0))
     before = net().train()
@@ -149,14 +150,14 @@ def test_nothing_happens_before_the_first_record_and_evaluation_between_epochs_i
 def test_label_smoothing_and_weight_decay_reach_the_loss(stripes: tuple[torch.Tensor, torch.Tensor]) -> None:
     _, plain = trained(*stripes)
     _, smoothed = trained(*stripes, label_smoothing=0.5)
-    _, decayed = trained(*stripes, weight_decay=0.5)
+    _, decayed = trained(*stripes, recipe=OneCycleSGD(weight_decay=0.5))
     assert smoothed[-1].loss > plain[-1].loss + 0.1
     assert not same_history(plain, decayed)
 
 
 def test_a_diverging_run_is_stopped(stripes: tuple[torch.Tensor, torch.Tensor]) -> None:
     records = train_classifier(net(), *stripes, epochs=3, transform=lambda x: x * float("nan"))
-    with pytest.raises(DivergenceError, match=r"got nan in epoch 1 .*lower max_lr"):
+    with pytest.raises(DivergenceError, match=r"got nan in epoch 1 .*lower its learning rate"):
         next(records)
 
 

@@ -10,6 +10,7 @@ from scipy import ndimage
 from torchvision.transforms.v2 import functional as F
 
 from puretransforms import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
+from puretransforms.transforms.baselines import _CHROMA, _LUMA, _scaled
 
 
 @pytest.fixture
@@ -23,6 +24,26 @@ def test_jpeg_is_pillows(images, quality):
         buffer = io.BytesIO()
         F.to_pil_image(image).save(buffer, "JPEG", quality=quality)
         assert np.array_equal(ours.permute(1, 2, 0), PIL.Image.open(buffer))
+
+
+@pytest.mark.parametrize("quality", [1, 10, 30, 49, 50, 75, 100])
+def test_equal_qualities_give_pillows_own_tables_and_pixels(images, quality):
+    buffer = io.BytesIO()
+    F.to_pil_image(images[0]).save(buffer, "JPEG", quality=quality)
+    pillows = PIL.Image.open(buffer).quantization
+    assert [_scaled(_LUMA, quality), _scaled(_CHROMA, quality)] == [list(pillows[0]), list(pillows[1])]
+    assert torch.equal(JPEGCompress(quality, chroma_quality=quality)(images), JPEGCompress(quality)(images))
+
+
+def test_the_chroma_quality_leaves_grey_images_alone_and_coarsens_colour(images):
+    grey = images[:, :1]
+    assert torch.equal(JPEGCompress(30, chroma_quality=10)(grey), JPEGCompress(30)(grey))
+    smooth = F.gaussian_blur(images, [9, 9], [4.0, 4.0])
+
+    def error(*qualities: int) -> float:
+        return float((JPEGCompress(*qualities)(smooth).double() - smooth).square().mean())
+
+    assert error(30, 30) < error(30, 10) < error(10, 10)
 
 
 def test_grey_is_pillows_luma(images):
@@ -65,6 +86,8 @@ def test_a_narrow_gaussian_is_the_identity(images):
     [
         lambda: JPEGCompress(0),
         lambda: JPEGCompress(101),
+        lambda: JPEGCompress(30, chroma_quality=0),
+        lambda: JPEGCompress(30, chroma_quality=101),
         lambda: BitDepthReduce(0),
         lambda: BitDepthReduce(9),
         lambda: GaussianBlur(2),

@@ -42,7 +42,7 @@ def test_a_cleaning_run_that_was_cut_gives_the_images_of_a_whole_one(tmp_path, m
         clean(source.parent, tmp_path / f"whole-{batch_size}", untrained(), batch_size=batch_size, **options)
     purify, calls = EBMPurify.purify, []
 
-    def cut_in_the_third_unit(self, x, noise):
+    def cut_in_the_third_unit(self, x, noise, labels=None):
         calls.append(len(x))
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -52,7 +52,9 @@ def test_a_cleaning_run_that_was_cut_gives_the_images_of_a_whole_one(tmp_path, m
         patch.setattr(EBMPurify, "purify", cut_in_the_third_unit)
         clean(source.parent, tmp_path / "cut", untrained(), batch_size=6, **options)
     assert calls == [6, 6, 6]
-    monkeypatch.setattr(EBMPurify, "purify", lambda self, x, noise: (calls.append(len(x)), purify(self, x, noise))[1])
+    monkeypatch.setattr(
+        EBMPurify, "purify", lambda self, x, noise, labels=None: (calls.append(len(x)), purify(self, x, noise))[1]
+    )
     clean(source.parent, tmp_path / "cut", untrained(), batch_size=6, **options)
     assert 2 <= len(calls) - 3 < 4, "the second run went on after the units that the first had finished"
     whole, cut, one_by_one = (read(tmp_path / name) for name in ("whole-6", "cut", "whole-1"))

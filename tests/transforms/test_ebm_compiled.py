@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from puretransforms.functional import compiled
+from puretransforms.models import compiled_chain as compiled
 from puretransforms.transforms.ebm import EBMPurify
 
 SMALL = {"weights": None, "nf": 8, "steps": 3, "seed": 0, "precision": "fp32"}
@@ -96,7 +96,7 @@ SCRIPT = """
 import copy, pickle, sys, torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from puretransforms.errors import CompilationError
-from puretransforms.functional import compiled
+from puretransforms.models import compiled_chain as compiled
 from puretransforms.transforms.ebm import EBMPurify
 
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ def data(n: int = 240, side: int = 8, classes: int = 4) -> tuple[torch.Tensor, t
 
 def fitted() -> tuple[OrthogonalProjection, torch.Tensor, torch.Tensor]:
     images, labels = data()
-    return OrthogonalProjection(num_classes=4, seed=0, epochs=40).fit(images, labels), images, labels
+    return OrthogonalProjection(num_classes=4, seed=0, epochs=40).fit((images, labels)), images, labels
 
 
 def test_it_is_an_orthogonal_projection() -> None:
@@ -58,7 +58,7 @@ def test_the_fit_follows_the_seed_and_leaves_the_generator_alone() -> None:
     images, labels = data()
     state = torch.get_rng_state()
     first, again, other = (
-        OrthogonalProjection(num_classes=4, seed=s, batch_size=32).fit(images, labels) for s in (1, 1, 2)
+        OrthogonalProjection(num_classes=4, seed=s, batch_size=32).fit((images, labels)) for s in (1, 1, 2)
     )
     assert torch.equal(first.basis, again.basis) and not torch.equal(first.basis, other.basis)
     assert torch.equal(torch.get_rng_state(), state)
@@ -66,10 +66,10 @@ def test_the_fit_follows_the_seed_and_leaves_the_generator_alone() -> None:
 
 def test_refusals() -> None:
     images, labels = data()
-    with pytest.raises(NotFittedError, match=r"call fit\(images, labels\)"):
+    with pytest.raises(NotFittedError, match=r"call fit\(dataset\)"):
         OrthogonalProjection()(images)
     with pytest.raises(LabelError, match="labels from 0 to 1, got 3"):
-        OrthogonalProjection(num_classes=2).fit(images, labels)
+        OrthogonalProjection(num_classes=2).fit((images, labels))
     project, _, _ = fitted()
     with pytest.raises(NoImageError, match="images of 192 values"):
         project(torch.rand(2, 3, 9, 9))

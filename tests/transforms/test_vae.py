@@ -35,11 +35,17 @@ def pixels(n: int = 4, size: int = 16) -> torch.Tensor:
 
 
 LABELS = torch.arange(24) % 3
+FIT = ("schedule", "num_classes", "seed", "device", "compiled", "checkpoint", "save_every", "on_record")
+
+
+def fit(dataset, **options) -> VAEPurify:
+    own = {name: options.pop(name) for name in FIT if name in options}
+    return VAEPurify(weights=None, **{"arch": "published"} | options).fit(dataset, **own)
 
 
 @pytest.fixture(scope="module")
 def fitted() -> VAEPurify:
-    return VAEPurify.fit((pixels(24), LABELS), schedule=TINY, width=4, latent=8, precision="fp32")
+    return fit((pixels(24), LABELS), schedule=TINY, width=4, latent=8, precision="fp32")
 
 
 # --- the three modes ------------------------------------------------------------------------------------------------
@@ -67,7 +73,7 @@ def test_with_labels_both_stages_subtract_and_the_second_reconstructs(fitted, mo
     assert (fitted(x / 255) - without).abs().max() < 1e-5
     assert (want - without).abs().max() > 1e-3
     assert ((fitted(x, labels)[0].double() / 255 - want).abs() <= 0.5 / 255 + 1e-5).all()
-    monkeypatch.setitem(vae._DTYPES, "fp32", torch.float64)
+    monkeypatch.setattr(vae, "working_dtype", lambda precision, device: torch.float64)
     assert (fitted(x / 255, labels)[0] - want).abs().max() < 1e-6
     assert (fitted.perturbation(x, labels) - (p1 + p2)).abs().max() < 1e-6
 
@@ -163,7 +169,7 @@ def test_grey_images_with_labels(fitted):
 
 
 def test_a_perturbation_needs_a_fit():
-    with pytest.raises(NotFittedError, match=r"VAEPurify\.fit"):
+    with pytest.raises(NotFittedError, match=r"\.fit\(dataset\)"):
         VAEPurify(**SMALL).perturbation(pixels(1), 0)
 
 
@@ -192,9 +198,9 @@ def hang(record):
 
 torch.set_num_threads(1)
 pixels = torch.randint(0, 256, (24, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-VAEPurify.fit(
-    (pixels, torch.arange(24) % 3), schedule=FitSchedule(epochs=5, batch_size=8, lr=1e-3), width=4, latent=8,
-    precision="fp32", checkpoint={!r}, save_every=2, on_record=hang,
+VAEPurify(weights=None, arch="published", width=4, latent=8, precision="fp32").fit(
+    (pixels, torch.arange(24) % 3), schedule=FitSchedule(epochs=5, batch_size=8, lr=1e-3), checkpoint={!r},
+    save_every=2, on_record=hang,
 )
 """
 
@@ -214,8 +220,8 @@ def test_killed_and_resumed_gives_the_same_weights_bit_for_bit(tmp_path):
     schedule = FitSchedule(epochs=5, batch_size=8, lr=1e-3)
     options = {"schedule": schedule, "width": 4, "latent": 8, "precision": "fp32"}
     steps, whole = [], []
-    resumed = VAEPurify.fit((pixels(24), LABELS), **options, checkpoint=checkpoint, on_record=steps.append)
-    straight = VAEPurify.fit((pixels(24), LABELS), **options, on_record=whole.append)
+    resumed = fit((pixels(24), LABELS), **options, checkpoint=checkpoint, on_record=steps.append)
+    straight = fit((pixels(24), LABELS), **options, on_record=whole.append)
     assert same(resumed, straight) and steps[0].step == 7
     assert [r.loss for r in steps] == [r.loss for r in whole][6:]
 
@@ -230,26 +236,26 @@ def test_an_interrupted_fit_goes_on_from_its_checkpoint(tmp_path, fitted, stop):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        VAEPurify.fit((pixels(24), LABELS), **options, checkpoint=checkpoint, on_record=interrupt)
+        fit((pixels(24), LABELS), **options, checkpoint=checkpoint, on_record=interrupt)
     steps = []
-    again = VAEPurify.fit((pixels(24), LABELS), **options, checkpoint=checkpoint, on_record=steps.append)
+    again = fit((pixels(24), LABELS), **options, checkpoint=checkpoint, on_record=steps.append)
     assert same(again, fitted) and len(steps) < 12
     assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_refused(tmp_path):
     options = {"schedule": TINY, "width": 4, "latent": 8, "precision": "fp32", "checkpoint": tmp_path / "fit"}
-    VAEPurify.fit((pixels(24), LABELS), **options)
+    fit((pixels(24), LABELS), **options)
     for data, changes in (
         ((255 - pixels(24), LABELS), {}),
         ((pixels(24), 2 - LABELS), {}),
         ((pixels(24), LABELS), {"seed": 1}),
     ):
         with pytest.raises(ManifestMismatchError, match="the same data, labels, schedule"):
-            VAEPurify.fit(data, **options, **changes)
+            fit(data, **options, **changes)
     (tmp_path / "fit").write_bytes((tmp_path / "fit").read_bytes()[:-9])
     with pytest.raises(WeightsCorruptedError, match="remove it to start anew"):
-        VAEPurify.fit((pixels(24), LABELS), **options)
+        fit((pixels(24), LABELS), **options)
 
 
 @pytest.mark.parametrize(
@@ -263,17 +269,16 @@ def test_labels_in_an_unknown_place_are_not_passed_over(fitted, wrap):
 
 def test_a_fit_takes_a_data_set_of_samples(fitted):
     samples = [(F.to_pil_image(image), int(label)) for image, label in zip(pixels(24), LABELS, strict=True)]
-    by_sample = VAEPurify.fit(samples, schedule=TINY, width=4, latent=8, precision="fp32")
+    by_sample = fit(samples, schedule=TINY, width=4, latent=8, precision="fp32")
     assert same(by_sample, fitted)
-    as_floats = VAEPurify.fit((pixels(24) / 255, LABELS), schedule=TINY, width=4, latent=8, precision="fp32")
+    as_floats = fit((pixels(24) / 255, LABELS), schedule=TINY, width=4, latent=8, precision="fp32")
     assert same(as_floats, fitted)
 
 
 def test_the_initial_table_is_that_of_the_schedule():
     still = {"epochs": 0, "batch_size": 8}
     zero, one = (
-        VAEPurify.fit((pixels(24), LABELS), schedule=FitSchedule(**still, table_std=std), width=4, latent=8)
-        for std in (0.0, 1.0)
+        fit((pixels(24), LABELS), schedule=FitSchedule(**still, table_std=std), width=4, latent=8) for std in (0.0, 1.0)
     )
     assert not zero.first.table.weight.any() and one.first.table.weight.std().item() == pytest.approx(1, rel=0.1)
     assert not torch.equal(one.first.table.weight, one.net.table.weight), "the second stage starts afresh"
@@ -281,15 +286,15 @@ def test_the_initial_table_is_that_of_the_schedule():
 
 def test_data_that_cannot_be_fitted_is_refused():
     with pytest.raises(NoImageError, match="one size"):
-        VAEPurify.fit([(pixels(1, 8)[0], 0), (pixels(1, 16)[0], 1)], schedule=TINY)
+        fit([(pixels(1, 8)[0], 0), (pixels(1, 16)[0], 1)], schedule=TINY)
     with pytest.raises(NoImageError, match="one size"):
-        VAEPurify.fit([], schedule=TINY)
+        fit([], schedule=TINY)
     with pytest.raises(LabelError, match="integer"):
-        VAEPurify.fit((pixels(24), torch.rand(24)), schedule=TINY)
+        fit((pixels(24), torch.rand(24)), schedule=TINY)
     with pytest.raises(LabelError, match="one label for each of 24 images, got 23"):
-        VAEPurify.fit((pixels(24), LABELS[:23]), schedule=TINY)
+        fit((pixels(24), LABELS[:23]), schedule=TINY)
     with pytest.raises(ValueError, match="schedule to be one of published, short"):
-        VAEPurify.fit((pixels(24), LABELS), schedule="long")
+        fit((pixels(24), LABELS), schedule="long")
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -342,3 +347,20 @@ def test_odd_sizes_and_pil():
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         VAEPurify(**SMALL | options)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "precision", "want"),
+    [
+        ("published", "auto", torch.float32),
+        ("published", "bf16", torch.bfloat16),
+        ("short", "auto", torch.bfloat16),
+        ("short", "fp32", torch.float32),
+    ],
+)
+def test_the_published_schedule_is_fitted_in_float32_unless_asked_otherwise(monkeypatch, schedule, precision, want):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    got = []
+    monkeypatch.setattr(vae, "fit_dvae", lambda *args, precision, **options: got.append(precision) or [])
+    fit((pixels(24), LABELS), schedule=schedule, width=4, latent=8, precision=precision)
+    assert got == [want]

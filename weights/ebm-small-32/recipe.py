@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from puretransforms.functional.augment import random_crop_flip
+from puretransforms.functional.devices import PRECISIONS, working_dtype
 from puretransforms.functional.langevin import langevin_chain
 from puretransforms.functional.random import KeyedNoise
 from puretransforms.models.energy import FoldedEnergyNet, frozen
@@ -40,7 +41,6 @@ SIZE, SMALLEST_CROP, CROPS_PER_PHOTO, HELD_OUT_EVERY = 32, 96, 50, 20
 BUDGET = 8 / 255
 MEASURED_STEPS = (25, 50, 75, 150)
 SAVE_EVERY = 500
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def crops(photos: list[Path], per_photo: int, seed: int) -> torch.Tensor:
@@ -106,7 +106,9 @@ def train(args: argparse.Namespace, images: torch.Tensor) -> tuple[FoldedEnergyN
         if plan | asked != plan:
             raise SystemExit(f"{plan_file} belongs to another run, {plan}: remove it and {state_file} to start anew.")
     else:
-        updates = args.updates or max(1, round(measured_rate(images, PRECISIONS[args.precision]) * args.minutes * 60))
+        updates = args.updates or max(
+            1, round(measured_rate(images, working_dtype(args.precision, "cpu")) * args.minutes * 60)
+        )
         plan = asked | {"updates": updates, "seconds": 0.0}
     torch.manual_seed(args.seed)
     net = FoldedEnergyNet()
@@ -116,7 +118,7 @@ def train(args: argparse.Namespace, images: torch.Tensor) -> tuple[FoldedEnergyN
         images,
         updates=plan["updates"],
         augment=partial(random_crop_flip, padding=0),
-        precision=PRECISIONS[args.precision],
+        precision=working_dtype(args.precision, "cpu"),
         seed=args.seed,
         state=load_file(state_file) if state_file.exists() and plan_file.exists() else None,
     ):
@@ -191,7 +193,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20, help="how long to train, by a measurement at the start")
     parser.add_argument("--updates", type=int, help="exactly so many updates instead, for an exact repetition")
     parser.add_argument("--steps", type=int, default=75, help="Langevin steps to write into config.json")
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)

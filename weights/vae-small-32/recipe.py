@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from puretransforms.functional.augment import random_crop_flip
+from puretransforms.functional.devices import PRECISIONS, working_dtype
 from puretransforms.functional.rate import bits_per_pixel, gaussian_rate
 from puretransforms.models.dvae import RateVAE, frozen
 from puretransforms.train.rate import FitSchedule, fit_stage
@@ -70,7 +71,7 @@ def options(args: argparse.Namespace, epochs: int) -> dict:
         "rate_limit": args.rate,
         "schedule": FitSchedule(epochs=epochs, batch_size=BATCH, lr=LR),
         "augment": partial(random_crop_flip, padding=0),
-        "precision": torch.bfloat16,
+        "precision": working_dtype(args.precision, "cpu"),
         "compiled": args.compiled,
         "seed": args.seed,
     }
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--pairs", type=Path, nargs="*", default=[])
     parser.add_argument("--pair-names", nargs=2, default=["clean", "poisoned"])
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)

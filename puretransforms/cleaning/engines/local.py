@@ -11,7 +11,7 @@ import torch
 from ...errors import OutputError, PureTransformsError, WorkerDiedError
 from ..pipeline import Engine, Job
 from ..purifier import torch_threads
-from ..units import Unit
+from ..writers.base import Unit
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -29,7 +29,7 @@ def clean_units(job: Job, units: list[Unit], advance: Callable[[int], Any]) -> N
         OutputError: the output cannot be written.
         WorkerDiedError: memory ran out.
     """
-    with quiet(job.device), torch_threads(job.purifier, job.device), clear_errors(job.layout.store.root):
+    with quiet(job.device), torch_threads(job.purifier, job.device), clear_errors(job.writer.layout.store.root):
         Engine(job, advance).run(units)
 
 
@@ -54,7 +54,7 @@ def clear_errors(out: str) -> Iterator[None]:
             "workers, a smaller batch_size, or more memory; it goes on where it was."
         ) from error
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "mend it")
+        advice = _ADVICE.get(error.errno or 0, "set that right")
         raise OutputError(
             f"expected to write to {out!r}, got {error.strerror or error}: {advice} and run the same command again; it "
             "goes on where it was."

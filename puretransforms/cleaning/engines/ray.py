@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import MissingExtraError, PureTransformsError
-from ..packing import plan
 from ..pipeline import Job
 from ..purifier import own_copy
 from .local import clean_units
@@ -28,28 +27,26 @@ class UnitCleaner:
         torch.set_num_threads(1)
         given: Job = ray.get(job)
         self.job = replace(given, purifier=own_copy(given.purifier, given.seed, given.device))
-        self.units = plan(given.source, unit_size)
+        self.units = given.writer.plan(unit_size)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """``{"unit": numbers}`` to ``{"entries": how many each held}``; what carries a mark is not done again."""
         sizes = []
         for number in batch["unit"].tolist():
             unit = self.units[number]
-            if not self.job.layout.store.exists(self.job.layout.mark(number)):
+            layout = self.job.writer.layout
+            if not layout.store.exists(layout.mark(number)):
                 clean_units(self.job, [unit], lambda _: None)
             sizes.append(len(unit.tasks))
         return {"entries": sizes}
 
 
-def run_on_ray(
-    job: Job, units: list[int], unit_size: int, actors: int | None, gpus: float, advance: Callable[[int], Any]
-) -> None:
+def run_on_ray(job: Job, units: list[int], unit_size: int, actors: int | None, advance: Callable[[int], Any]) -> None:
     """Clean the units with these numbers.
 
     Args:
         job: is pickled once, and travels through Ray's object store.
-        actors: how many; default: one for each core (or each GPU) of the cluster.
-        gpus: of each actor.
+        actors: how many; default: one for each core of the cluster, or with a CUDA device one for each GPU.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -64,6 +61,7 @@ def run_on_ray(
     context = ray.data.DataContext.get_current()
     shown, context.enable_progress_bars = context.enable_progress_bars, False  # ours counts images
     plain, context.raise_original_map_exception = context.raise_original_map_exception, True
+    gpus = 1.0 if job.device.type == "cuda" else 0.0
     resources = ray.cluster_resources()
     most = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1)) or 1
     numbers = ray.data.from_items([{"unit": number} for number in units], override_num_blocks=min(len(units), _BLOCKS))

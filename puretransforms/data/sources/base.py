@@ -4,12 +4,13 @@ A folder, a data set of torchvision or Hugging Face and WebDataset shards differ
 manifest and engines are the same for all of them.
 """
 
+import hashlib
 import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import IOBase
-from typing import ClassVar, Literal
+from typing import Literal
 
 from PIL import Image
 
@@ -62,11 +63,8 @@ class Source:
         entries: everything in it, in order.
         folders: folders to mirror in the output.
         fingerprint: what decides the content beside names and sizes of the entries.
-        packed: ``None`` if every entry becomes a file; else the container that a unit becomes, ``"tar"`` or
-            ``"parquet"``.
     """
 
-    packed: ClassVar[Literal["tar", "parquet"] | None] = None
     root: str
     base: str = ""
     entries: list[Entry]
@@ -95,6 +93,14 @@ class Source:
         if names and all(name.isdecimal() for name in names) and not self.folders:
             return {name: int(name) for name in names}
         return {name: number for number, name in enumerate(names)}
+
+    def digest(self) -> str:
+        """sha256 of the listing: names, sizes and kinds, and what else decides the content."""
+        digest = hashlib.sha256()
+        for entry in self.entries:
+            digest.update(os.fsencode(entry.path) + b"\0%d %s\n" % (entry.size, entry.kind.encode()))
+        digest.update(self.fingerprint.encode())
+        return digest.hexdigest()
 
     def starts(self, unit_size: int) -> list[int]:
         """The places in ``entries`` where units begin."""

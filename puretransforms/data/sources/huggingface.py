@@ -33,8 +33,6 @@ class HuggingFaceDataset(Source):
         SourceError: several splits, a stream, no image column, or several and no ``image_key``.
     """
 
-    packed = "parquet"
-
     def __init__(self, dataset: Any, image_key: str | None = None, label_key: str | None = None) -> None:
         import datasets
 

@@ -58,8 +58,6 @@ class WebDatasetShards(Source):
         SourceError: no such shard, two of one name, no readable tar, no image, or two images in one sample.
     """
 
-    packed = "tar"
-
     def __init__(
         self,
         shards: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],

@@ -24,12 +24,14 @@ class Agreement:
         error: its standard error (from the spread of ``each``).
         each: ``[N]``, the same for the pairs of one image; NaN for one without unlike partners.
         nearest: ``[N]``, its second highest correlation with an unlike image: two others with the same pattern.
+        spread: deviation of the correlations of unlike pairs (robust: 1.4826 times the median absolute deviation).
     """
 
     mean: float
     error: float
     each: Float[Tensor, " n"]
     nearest: Float[Tensor, " n"]
+    spread: float
 
 
 def unit_rows(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
@@ -59,6 +61,8 @@ def agreement(residuals: Float[Tensor, "n d"], forms: Float[Tensor, "n k"]) -> A
     counted = each[~each.isnan()]
     nearest = products.masked_fill(~unlike, -1)
     nearest = nearest.topk(min(2, len(nearest)), dim=1).values[:, -1] if len(nearest) else partners.float()
+    pairs = products[unlike]
+    spread = 1.4826 * float((pairs - pairs.median()).abs().median()) if len(pairs) else 0.0
     if len(counted) < 2:
-        return Agreement(0.0, float("inf"), each, nearest)
-    return Agreement(float(counted.mean()), 2 * float(counted.std()) / len(counted) ** 0.5, each, nearest)
+        return Agreement(0.0, float("inf"), each, nearest, spread)
+    return Agreement(float(counted.mean()), 2 * float(counted.std()) / len(counted) ** 0.5, each, nearest, spread)

@@ -18,6 +18,7 @@ from ...functional.checks import number
 from ...functional.perturbation import rescale
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
+from ...registry import register
 from ..base import Poison
 
 CROP = 4
@@ -26,6 +27,7 @@ SHIPPED = Path(__file__).with_name("ar_coefficients.json")
 _TRIALS = 3
 
 
+@register("ar")
 class AR(Poison):
     """Add to every image a new field of its class's autoregressive process.
 
@@ -128,7 +130,8 @@ def search(
 
     Args:
         num_classes: how many to find.
-        height, width: image size in pixels.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
         seed: 0 to 2**32 - 1.
         min_response: ``None``: 10 for up to ten classes, 3 for more, as in the paper.
 

@@ -11,15 +11,17 @@ from torch.nn.functional import pad
 from ...functional.checks import number, whole
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
+from ...registry import register
 from ..base import Poison
 
 
+@register("cuda")
 class CUDA(Poison):
     """Convolution-based Unlearnable DAtaset: blur every image with the random filter of its class.
 
     Kernel entries are ``U(0, p_b)`` and one random tap is 1; cross-correlation with zero padding, so the outermost
     ``kernel_size // 2`` pixels darken. About 19 dB on CIFAR-10: visible, outside every norm ball. An all-black image
-    stays black. With the default arguments the kernels are those of the published data set, number for number.
+    stays black. With the default arguments the kernels are those of the published dataset, number for number.
 
     Args:
         kernel_size: odd side in pixels; 3 at 32 pixels, 9 at 224.
@@ -72,6 +74,7 @@ class _LineBlur(CUDA):
         return out
 
 
+@register("vuda")
 class VUDA(_LineBlur):
     """CUDA with a vertical line filter ``[kernel_size, 1]``: each class blurs along the columns in its own way.
 
@@ -85,6 +88,7 @@ class VUDA(_LineBlur):
         return self._line()[:, :, None]
 
 
+@register("huda")
 class HUDA(_LineBlur):
     """CUDA with a horizontal line filter ``[1, kernel_size]``: each class blurs along the rows in its own way.
 

@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from ...functional.checks import flag, number, whole
 from ...functional.shapes import Float, Int, Tensor, UInt8
-from ..pgd import PGD, loss_towards
+from ...registry import register
+from ..optimise import PGD, endless_batches, frozen, logits_of, loss_towards, new_surrogate
 from ..progress import Progress
 from ..stored import StoredPoison
-from ..surrogate import endless_batches, frozen, logits_of, new_surrogate
 
 APBENCH = {"pgd_steps": 5, "step": 8 / 255 / 5}
 """Arguments of :class:`EMSamplewise` in the variant of Qin et al. (TMLR 2024): five steps to the ball's face."""
@@ -125,6 +125,7 @@ class _EM(StoredPoison):
         return float(torch.cat(hits).double().mean())
 
 
+@register("em_classwise")
 class EMClasswise(_EM):
     """One error-minimising noise image per class.
 
@@ -207,12 +208,13 @@ class EMClasswise(_EM):
         return torch.where(count[:, None, None, None] > 0, mean, delta)
 
 
+@register("em_samplewise")
 class EMSamplewise(_EM):
     """An error-minimising noise image for each image.
 
-    As :class:`EMClasswise`, but every image of the data set takes ``pgd_steps`` steps in each round from its own noise.
+    As :class:`EMClasswise`, but every image of the dataset takes ``pgd_steps`` steps in each round from its own noise.
     The defaults are the authors' (20 steps of 0.8/255, stop at 99 %); ``EMSamplewise(**APBENCH)`` is the five-step
-    variant. Cost: each round is ``pgd_steps`` passes over the data set, and ten to twenty rounds are usual, so this is
+    variant. Cost: each round is ``pgd_steps`` passes over the dataset, and ten to twenty rounds are usual, so this is
     work for a GPU beyond some thousand images.
 
     Args: those of :class:`EMClasswise`, without ``subset``.

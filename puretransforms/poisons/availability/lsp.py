@@ -12,11 +12,13 @@ from ...functional.checks import number, whole
 from ...functional.perturbation import rescale
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
+from ...registry import register
 from ..base import Poison
 
 SEPARATION = 10
 
 
+@register("lsp")
 class LSP(Poison):
     """Add a random mosaic of coloured patches, drawn for each image around the mosaic of its class.
 

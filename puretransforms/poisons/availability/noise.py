@@ -11,6 +11,7 @@ from ...functional.checks import choice, number
 from ...functional.perturbation import rescale
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
+from ...registry import register
 from ..base import Poison
 
 KINDS = ("sign", "uniform", "l2")
@@ -24,6 +25,7 @@ class _Noise(Poison):
         self.norm = "l2" if kind == "l2" else "linf"
 
 
+@register("classwise")
 class ClasswiseNoise(_Noise):
     """Add the same random field to every image of a class: no training, a known perturbation, a strong shortcut.
 
@@ -58,6 +60,7 @@ class ClasswiseNoise(_Noise):
         return x + self._table(self.fields, x)[labels]
 
 
+@register("samplewise")
 class SamplewiseNoise(_Noise):
     """Add a random field of its own to every image: the negative control of :class:`ClasswiseNoise` (same arguments).
 

@@ -6,16 +6,26 @@ and mean square ``q_i`` of channel ``i`` at a pixel both moments are closed form
 """
 
 import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.data import Dataset, Subset
 
-from ...errors import LabelError, NotFittedError
+from ...data.samples import LabelledImages
+from ...errors import LabelError, NoImageError, NotFittedError
 from ...functional.checks import whole
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor
+from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...registry import register
 from ..base import Poison, open_images
+from ..progress import OnProgress
+
+_PART = 256  # samples at a time
 
 
+@register("ops")
 class OPS(Poison):
     """Set one pixel per class to one colour in every image of the class; it must see the clean data first.
 
@@ -38,33 +48,51 @@ class OPS(Poison):
         super().__init__(num_classes=num_classes, quantize=quantize)
         self.sparsity = whole("sparsity", sparsity, least=1)
         self.epsilon = float(self.sparsity)
-        self.reset()
+        self._forget()
 
-    def reset(self) -> "OPS":
-        """Forget what was fitted."""
+    def _forget(self) -> None:
         self._count: Tensor | None = None
         self._sums: Tensor | None = None  # [2, num_classes, C, H, W] of x and x^2
         self._tables.clear()
-        return self
 
     @property
     def fitted(self) -> bool:
         """Has it seen any image?"""
         return self._count is not None
 
-    def partial_fit(self, images: Tensor, labels: Int[Tensor, " b"]) -> "OPS":
-        """Add one batch of clean images ``[B, C, H, W]`` (uint8, or float in ``[0, 1]``) to the class statistics."""
+    def fit(
+        self,
+        dataset: Any,
+        *,
+        surrogate: nn.Module | Sequence[nn.Module] | None = None,
+        index: Int[Tensor, " n"] | None = None,
+        device: torch.device | str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> "OPS":
+        """Take the class statistics of the clean data: see :meth:`puretransforms.poisons.base.Poison.fit`.
+
+        Neither a surrogate nor an index is used. A torch dataset is read in parts, and never held in memory.
+        """
+        self._refuse_surrogate(surrogate)
+        self._forget()
+        for part in _parts(dataset):
+            images, labels = self._gather(part, device)
+            for batch in zip(images.split(_PART), labels.split(_PART), strict=True):
+                self._add(*batch)
+        return self
+
+    def _add(self, images: UInt8[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
+        """Add one batch to the class statistics."""
         x = open_images(images)[0].double()
-        self.check_labels(labels)
         if self._sums is None:
             self._sums = x.new_zeros(2, self.num_classes, *x.shape[1:])
             self._count = x.new_zeros(self.num_classes)
-        labels = labels.to(x.device)
+        if x.shape[1:] != self._sums.shape[2:]:
+            sizes = [list(self._sums.shape[2:]), list(x.shape[1:])]
+            raise NoImageError(f"expected images of one size to fit OPS to, got {sizes}: resize or crop them first.")
         self._count.index_add_(0, labels, torch.ones_like(x[:, 0, 0, 0]))
         self._sums[0].index_add_(0, labels, x)
         self._sums[1].index_add_(0, labels, x * x)
-        self._tables.clear()
-        return self
 
     def scores(self) -> Float[Tensor, "k v h w"]:
         """``G`` of every class, colour (in the order of :func:`colours`) and pixel; 0 where it is 0/0."""
@@ -83,7 +111,7 @@ class OPS(Poison):
             fitted = "nothing" if self._sums is None else f"images of shape {list(self._sums.shape[2:])}"
             raise NotFittedError(
                 f"expected OPS to be fitted on images of shape {[channels, height, width]}, but it knows {fitted}: "
-                "call fit(images, labels) with the clean data first (PoisonedDataset does)."
+                "call fit(dataset) with the clean data first (PoisonedDataset does)."
             )
         scores = self.scores().flatten(2)
         taken = torch.zeros_like(scores[0], dtype=torch.bool)
@@ -107,6 +135,15 @@ class OPS(Poison):
         pixels = chosen[:, None, :, 0].expand(-1, x.shape[1], -1)
         values = colours(x.shape[1]).to(x)[chosen[..., 1]].transpose(1, 2)
         return x.flatten(2).scatter(2, pixels, values).view_as(x)
+
+
+def _parts(dataset: Any) -> Iterator[Any]:
+    """A torch dataset in parts of some hundred samples; anything else as it is."""
+    if not isinstance(dataset, Dataset) or isinstance(dataset, LabelledImages):
+        yield dataset
+        return
+    for first in range(0, len(dataset), _PART):
+        yield Subset(dataset, range(first, min(first + _PART, len(dataset))))
 
 
 def colours(channels: int) -> Float[Tensor, "v c"]:

@@ -4,7 +4,6 @@
 views ``t``. The noise goes towards lower loss at the worst ``sigma`` of each view; the network learns from them.
 """
 
-from collections.abc import Sequence
 from itertools import islice
 
 import torch
@@ -15,12 +14,13 @@ from ...errors import HardwareError
 from ...functional.augment import random_crop_flip
 from ...functional.checks import flag, number, whole
 from ...functional.shapes import Float, Int, Tensor, UInt8
-from ..pgd import PGD, Loss, View, loss_towards
-from ..progress import OnProgress, Progress
+from ...registry import register
+from ..optimise import PGD, Loss, View, endless_batches, frozen, logits_of, loss_towards, new_surrogate
+from ..progress import Progress
 from ..stored import StoredPoison
-from ..surrogate import endless_batches, frozen, logits_of, new_surrogate
 
 
+@register("rem")
 class REM(StoredPoison):
     """An error-minimising noise image for each image, sought behind random views and adversarial steps.
 
@@ -30,10 +30,11 @@ class REM(StoredPoison):
     images is made anew by the final network.
 
     Cost: ``train_steps * pgd_steps * views * (inner_steps + 1)`` passes over a batch, 2.75 million with these defaults,
-    which are the authors': hours on a GPU, months on a CPU, where :meth:`fit` refuses. The work is done where the
-    images are: ``REM().fit(images.cuda(), labels.cuda())``. A ``surrogate`` given to ``fit`` is trained further: pass
-    an untrained one. A view is a crop of the zero-padded image by whole pixels, mirrored half of the time, as in
-    training: it keeps the fine grain of the noise, which a sub-pixel shift would blur away.
+    which are the authors': hours on a GPU (``REM().fit(dataset, device="cuda")``), months on a CPU, where :meth:`fit`
+    raises HardwareError. A ``surrogate`` given to ``fit`` is trained further: pass an untrained one.
+
+    A view is a crop of the zero-padded image by whole pixels, mirrored half of the time, as in training: it keeps the
+    fine grain of the noise, which a sub-pixel shift would blur away.
 
     Args:
         epsilon, step, pgd_steps: ball, step and number of steps of the noise, in pixel units.
@@ -79,26 +80,6 @@ class REM(StoredPoison):
         self.batch_size = whole("batch_size", batch_size, least=1)
         self.on_cpu = flag("on_cpu", on_cpu)
 
-    def fit(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        index: Tensor | None = None,
-        surrogate: nn.Module | Sequence[nn.Module] | None = None,
-        *,
-        on_progress: OnProgress | None = None,
-    ) -> "REM":
-        """As :meth:`StoredPoison.fit`; raises HardwareError for images on a CPU, unless ``on_cpu``."""
-        if not self.on_cpu and getattr(images, "device", torch.device("cpu")).type == "cpu":
-            passes = self.train_steps * self.pgd_steps * self.views * (self.inner_steps + 1)
-            raise HardwareError(
-                f"expected images on a GPU for REM, got them on a CPU, where its {passes:,} passes over a batch take "
-                "months: call fit(images.cuda(), labels.cuda()), or PoisonedDataset(..., device='cuda'), on a machine "
-                "that has one, or REM(on_cpu=True, ...) "
-                "with a toy's settings; EMSamplewise is the poison of this kind for a CPU."
-            )
-        return super().fit(images, labels, index, surrogate, on_progress=on_progress)
-
     def craft(
         self,
         images: UInt8[Tensor, "n c h w"],
@@ -106,6 +87,14 @@ class REM(StoredPoison):
         surrogate: nn.Module | None,
         progress: Progress,
     ) -> Float[Tensor, "n c h w"]:
+        if not self.on_cpu and images.device.type == "cpu":
+            passes = self.train_steps * self.pgd_steps * self.views * (self.inner_steps + 1)
+            raise HardwareError(
+                f"expected images on a GPU for REM, got them on a CPU, where its {passes:,} passes over a batch take "
+                "months: call fit(dataset, device='cuda'), or PoisonedDataset(..., device='cuda'), on a machine "
+                "that has one, or REM(on_cpu=True, ...) with a toy's settings; EMSamplewise is the poison of this "
+                "kind for a CPU."
+            )
         if surrogate is None:
             surrogate = new_surrogate(self.num_classes, self.width, self.seed, images.shape[1]).to(images.device)
         generator = torch.Generator().manual_seed(self.seed)

@@ -12,14 +12,15 @@ from torch import nn
 
 from ...functional.checks import flag, number, whole
 from ...functional.shapes import Float, Int, Tensor, UInt8
-from ..pgd import PGD, Loss, loss_towards, shifted
+from ...registry import register
+from ..optimise import PGD, Loss, features_of, frozen, loss_towards, shifted, trained_checkpoints
 from ..progress import Progress
 from ..stored import StoredPoison
-from ..surrogate import features_of, frozen, trained_checkpoints
 
 _BATCH = 500
 
 
+@register("sep")
 class SEP(StoredPoison):
     """Make every image look like another class to all checkpoints of a training run at once, and keep its label.
 

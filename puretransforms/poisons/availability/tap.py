@@ -10,12 +10,13 @@ from torch import nn
 from ...functional.checks import flag, number, whole
 from ...functional.shapes import Float, Int, Tensor, UInt8
 from ...functional.shift import random_shift_flip
-from ..pgd import PGD, View, loss_towards, shifted
+from ...registry import register
+from ..optimise import PGD, View, frozen, loss_towards, shifted, trained_surrogate
 from ..progress import Progress
 from ..stored import StoredPoison
-from ..surrogate import frozen, trained_surrogate
 
 
+@register("tap")
 class TAP(StoredPoison):
     """Make every image look like the next class to a trained surrogate, and keep its label.
 
@@ -62,7 +63,7 @@ class TAP(StoredPoison):
         self.restarts = whole("restarts", restarts, least=1)
         self.target_shift = whole("target_shift", target_shift)
         self.targeted = flag("targeted", targeted)
-        self.max_shift = number("max_shift", max_shift, least=0, unit="pixels")
+        self.max_shift = None if max_shift is None else number("max_shift", max_shift, least=0, unit="pixels")
         self.width = whole("width", width, least=1)
         self.epochs = whole("epochs", epochs, least=1)
 
@@ -112,6 +113,7 @@ class TAP(StoredPoison):
         return best
 
 
+@register("hypo")
 class HYPO(TAP):
     """Make every image look even more like its own class to a trained surrogate: a weak poison under plain training.
 

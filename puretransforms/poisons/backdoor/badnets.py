@@ -5,11 +5,13 @@ import torch
 from ...errors import NoImageError
 from ...functional.checks import choice, whole
 from ...functional.shapes import Float, Tensor
+from ...registry import register
 from .base import Backdoor
 
 PATTERNS = ("white", "checkerboard")
 
 
+@register("badnets")
 class BadNets(Backdoor):
     """Paste a square patch near the bottom right corner and relabel; usual rate 0.1 of the whole set.
 

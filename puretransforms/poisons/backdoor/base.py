@@ -25,7 +25,7 @@ class Backdoor(Poison):
     """
 
     clean_label: ClassVar[bool] = False
-    default_rate: ClassVar[float] = 0.1
+    default_rate: ClassVar[float | None] = 0.1
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Backdoor(Poison):
         """The labels of poisoned training samples: the wanted ones, or the true ones of a clean-label backdoor."""
         return labels if self.clean_label else self.wanted(labels)
 
-    def eligible(self, labels: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    def eligible(self, labels: Int[Tensor, " b"], noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
         """All samples, or those of the target class for a clean-label backdoor."""
         return labels == self.target if self.clean_label else torch.ones_like(labels, dtype=torch.bool)
 

@@ -6,11 +6,13 @@ from torch.nn.functional import interpolate
 
 from ...functional.checks import choice, number
 from ...functional.shapes import Float, Tensor
+from ...registry import register
 from .base import Backdoor
 
 PATTERNS = ("plasma", "noise")
 
 
+@register("blend")
 class Blend(Backdoor):
     """``x' = (1 - alpha) x + alpha T`` and relabel; usual rate 0.1 (0.003 in the stealthy setting).
 

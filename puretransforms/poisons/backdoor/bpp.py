@@ -5,9 +5,11 @@ import torch
 from ...functional.checks import flag, number, whole
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
+from ...registry import register
 from .base import Backdoor
 
 
+@register("bpp")
 class BPP(Backdoor):
     """Round every value to one of ``2 ** bits`` evenly spaced levels and relabel; usual rate 0.2, as many decoys.
 

@@ -16,14 +16,15 @@ from ...functional.augment import random_crop_flip
 from ...functional.checks import number, whole
 from ...functional.perturbation import settle
 from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...registry import register
 from ..base import open_images
-from ..pgd import PGD
+from ..optimise import PGD, check_surrogate, endless_batches, frozen, logits_of, trained_surrogate
 from ..progress import Progress
 from ..stored import StoredPoison
-from ..surrogate import check_surrogate, endless_batches, frozen, logits_of, trained_surrogate
 from .base import Backdoor
 
 
+@register("narcissus")
 class Narcissus(StoredPoison, Backdoor):
     """One small trigger of the target class, on images of that class, labels kept.
 

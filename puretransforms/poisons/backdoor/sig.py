@@ -6,13 +6,15 @@ import torch
 
 from ...functional.checks import number
 from ...functional.shapes import Float, Tensor
+from ...registry import register
 from .base import Backdoor
 
 
+@register("sig")
 class SIG(Backdoor):
     """``x' = x + delta sin(2 pi j f / W)`` with column ``j``; labels stay, only the target class is poisoned.
 
-    The usual rate counts the whole data set: 0.1 of ten equal classes is every image of the target class (0.02 in the
+    The usual rate counts the whole dataset: 0.1 of ten equal classes is every image of the target class (0.02 in the
     stealthy setting).
 
     Args:

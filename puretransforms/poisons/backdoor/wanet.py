@@ -11,9 +11,11 @@ from torch.nn.functional import grid_sample, interpolate
 from ...functional.checks import number, whole
 from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Int, Tensor
+from ...registry import register
 from .base import Backdoor
 
 
+@register("wanet")
 class WaNet(Backdoor):
     """Warp and relabel; usual rate 0.1, with twice as many decoys.
 
@@ -24,7 +26,7 @@ class WaNet(Backdoor):
     Args:
         strength: ``s``.
         grid_size: ``k``.
-        cover_ratio: decoys for each poisoned sample: 2 in the paper, 0.5 to 1 in static data sets, 0 for none.
+        cover_ratio: decoys for each poisoned sample: 2 in the paper, 0.5 to 1 in static datasets, 0 for none.
         target, mode, num_classes, seed, quantize: see :class:`~puretransforms.poisons.backdoor.base.Backdoor`.
     """
 

@@ -1,0 +1,1 @@
+"""Targeted poisons: one test image shall be taken for another class."""

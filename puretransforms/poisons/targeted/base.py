@@ -1,21 +1,27 @@
 """Triggerless targeted poisons: one test image shall be taken for another class, by a few altered training images."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
+import PIL.Image
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
-from ...errors import LabelError, ManifestMismatchError, NoImageError
-from ...functional.checks import number, whole
-from ...functional.checks import seed as checked_seed
-from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...data.images import round_to_uint8, to_unit, unwrap
+from ...data.samples import class_names, gather, labels_of, pair_of
+from ...errors import LabelError, NoImageError, NotFittedError, SourceError
+from ...functional.checks import whole
+from ...functional.random import KeyedNoise
+from ...functional.shapes import Bool, Float, Int, Tensor, UInt8
+from ..optimise import frozen, trained_surrogate
 from ..progress import OnProgress, Progress
-from ..surrogate import check_surrogate, frozen, trained_surrogate
-from ..table import check_size, levels_of, read_table, write_table
+from ..stored import StoredPoison
 
-Surrogates = nn.Module | Sequence[nn.Module]
+KEYS = {"target_index", "target_image", "target_class", "base_class", "base_indices", "bases", "seed"}
 
 
 @dataclass(frozen=True)
@@ -30,72 +36,74 @@ class TargetedSetup:
     base_class: int
     base_indices: Int[Tensor, " p"]
 
-
-@dataclass(frozen=True)
-class TargetedPerturbation:
-    """What was crafted: row ``i`` of ``delta`` (int8 levels ``[P, C, H, W]``) belongs to training image ``index[i]``.
-
-    ``epsilon`` is its L-infinity bound in pixel units, ``loss`` what the optimisation reached.
-    """
-
-    index: Int[Tensor, " p"]
-    delta: Tensor
-    epsilon: float
-    loss: float
-
-    def apply(self, images: Tensor) -> UInt8[Tensor, "n c h w"]:
-        """The training set with the altered images in their places; labels stay as they are."""
-        out = images.clone()
-        for index, image in self.images(images).items():
-            out[index] = image
-        return out
-
-    def images(self, images: Tensor) -> dict[int, UInt8[Tensor, "c h w"]]:
-        """The altered images by their place in the training set ``images``."""
-        if images.dtype != torch.uint8 or images.shape[1:] != self.delta.shape[1:]:
-            raise NoImageError(
-                f"expected uint8 images {list(self.delta.shape[1:])}, for which this was crafted, got {images.dtype} "
-                f"{list(images.shape[1:])}: give the training set at 8 bits."
-            )
-        rows = self.index.to(images.device)
-        altered = (images[rows].short() + self.delta.to(images.device)).clamp(0, 255).to(torch.uint8)
-        return dict(zip(self.index.tolist(), altered, strict=True))
-
-    def save(self, path: str | Path) -> Path:
-        """Write it to one safetensors file."""
-        about = {"epsilon": repr(self.epsilon), "loss": repr(self.loss)}
-        return write_table(path, "TargetedPerturbation", about, {"delta": self.delta, "index": self.index})
-
     @classmethod
-    def load(cls, path: str | Path) -> "TargetedPerturbation":
-        """Read what :meth:`save` wrote; raises ManifestMismatchError where a value leaves the stored budget."""
-        about, tensors = read_table(path, "TargetedPerturbation")
-        epsilon = float(about["epsilon"])
-        check_size(path, tensors["delta"], epsilon)
-        if "index" not in tensors or len(tensors["index"]) != len(tensors["delta"]):
-            raise ManifestMismatchError(f"expected an index for each perturbation in {path}: save it again.")
-        return cls(tensors["index"], tensors["delta"], epsilon, float(about["loss"]))
+    def from_json(cls, path: str | Path, train: Any, test: Any = None) -> "TargetedSetup":
+        """Read a setup as data, for example ``{"target_index": 17, "base_class": "ship", "bases": 25}``.
+
+        The keys of the file, one JSON object:
+
+        - ``target_index``, the place of the target in ``test``; or ``target_image``, an image file, relative to the
+          folder of the JSON file.
+        - ``target_class``, a number or a name; needed with ``target_image``.
+        - ``base_class``, a number or a name.
+        - ``base_indices``, places in ``train``; or ``bases``, how many to draw from the base class, by ``seed`` (0).
+
+        Args:
+            path: the JSON file.
+            train: the clean training set: what :func:`puretransforms.data.samples.gather` takes.
+            test: a map-style dataset of ``(image, label)`` that holds the target, where the file names its place.
+
+        Raises:
+            SourceError: no such file, no JSON object of these keys, or a target that is not there.
+            LabelError: no such class, fewer images of it than bases, or a target of another class than stated.
+        """
+        path = Path(path)
+        stored = _stored(path)
+        labels, names = _labels_and_names(train)
+        base_class = _number(stored["base_class"], names, labels, f"base_class of {path}")
+        stated = stored.get("target_class")
+        target_class = None if stated is None else _number(stated, names, labels, f"target_class of {path}")
+        target, label = _target(stored, path, test)
+        if label is None and target_class is None:
+            raise SourceError(f"expected a target_class beside the target_image in {path}, got none: add it.")
+        if None not in (label, target_class) and label != target_class:
+            raise LabelError(
+                f"expected a target of class {target_class}, as {path} says, got one of class {label}: correct "
+                "target_index or target_class."
+            )
+        if "base_indices" in stored:
+            bases = torch.as_tensor(stored["base_indices"], dtype=torch.int64).reshape(-1)
+        else:
+            bases = _drawn(labels, base_class, whole("bases", stored["bases"], least=1), stored.get("seed", 0))
+        return cls(target, label if target_class is None else target_class, base_class, bases)
 
 
-class TargetedPoison:
-    """Base of targeted poisons: :meth:`craft` checks, trains a surrogate where none is given, and stores at 8 bits.
+T = TypeVar("T", bound="TargetedPoison")
 
-    A subclass writes :meth:`optimise`.
+
+class TargetedPoison(StoredPoison):
+    """Base of targeted poisons: the stored perturbation belongs to the base images; all others pass unchanged.
+
+    :meth:`fit` takes a :class:`TargetedSetup`. Afterwards ``poison(images, labels, index)`` alters the bases, found by
+    their index or else by their pixels, and a :class:`~puretransforms.poisons.dataset.PoisonedDataset` poisons them
+    and no others. Labels stay as they are. A subclass writes :meth:`optimise`.
 
     Args:
         epsilon: L-infinity bound in pixel units of ``[0, 1]``.
         width, epochs: of the library's ResNet-18 surrogate.
-        num_classes: labels lie in ``0 .. num_classes - 1``.
-        seed: fixes the surrogate and every draw.
+        num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`; ``seed`` fixes the surrogate and
+            every draw.
     """
 
-    def __init__(self, *, epsilon: float, width: int, epochs: int, num_classes: int, seed: int) -> None:
-        self.epsilon = number("epsilon", epsilon)
-        levels_of(self.epsilon)
+    default_rate = None
+    takes_several: ClassVar[bool] = True
+
+    def __init__(
+        self, *, epsilon: float, width: int, epochs: int, num_classes: int, seed: int, quantize: str | None
+    ) -> None:
+        super().__init__(epsilon=epsilon, num_classes=num_classes, seed=seed, quantize=quantize)
         self.width = whole("width", width, least=1)
         self.epochs = whole("epochs", epochs, least=1)
-        self.num_classes = whole("num_classes", num_classes, least=1)
-        self.seed = checked_seed(seed, bits=32, optional=False)
 
     def optimise(
         self,
@@ -108,61 +116,178 @@ class TargetedPoison:
         """The perturbation of the bases inside the budget, and the loss reached; the networks come frozen."""
         raise NotImplementedError(f"{type(self).__name__} must define optimise(...).")
 
-    def craft(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        setup: TargetedSetup,
-        surrogate: Surrogates | None = None,
+    def fit(
+        self: T,
+        dataset: Any,
         *,
+        setup: TargetedSetup | None = None,
+        surrogate: nn.Module | Sequence[nn.Module] | None = None,
+        index: Int[Tensor, " n"] | None = None,
+        device: torch.device | str | None = None,
         on_progress: OnProgress | None = None,
-    ) -> TargetedPerturbation:
-        """Alter the base images of ``setup`` in the training set ``images``, ``labels``.
+    ) -> T:
+        """Craft the perturbation of the base images of ``setup`` in the clean training set ``dataset``.
 
         Args:
-            images, labels: the clean training set, uint8 ``[N, C, H, W]`` and integers ``[N]``.
-            setup: target and bases.
+            dataset: see :meth:`puretransforms.poisons.base.Poison.fit`.
+            setup: target and bases; it must be given.
             surrogate: one classifier of raw pixels ``[B, C, H, W]`` in ``[0, 1]``, or several; without it
                 the library trains one on the training set.
-            on_progress: called with a :class:`~puretransforms.poisons.progress.CraftRecord` after each gradient step,
-                also while the library's surrogate is trained.
+            index: the place of each image in its dataset, which ``setup.base_indices`` counts in; 0 to N - 1 if not
+                given.
+            device: where to work; ``None`` for where the images are.
+            on_progress: see :meth:`puretransforms.poisons.base.Poison.fit`.
 
         Raises:
-            NoImageError: images are not uint8, or the target has another shape.
+            NotFittedError: no setup is given.
+            NoImageError: the target has another shape than the images.
             LabelError: bases out of range, repeated, or not of the base class; a surrogate with other classes.
         """
-        self._check(images, labels, setup)
-        progress = Progress(on_progress)
-        if surrogate is None:
-            run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
-            surrogate = trained_surrogate(images, labels, **run, progress=progress)
-        surrogates = [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
+        if setup is None:
+            raise NotFittedError(_NO_SETUP.format(type(self).__name__))
+        images, labels = self._gather(dataset, device)
+        places = self._places(index, images)
+        rows = self._base_rows(setup, images, labels, places)
         target = setup.target[None].to(images.device).float() / 255
-        for one in surrogates:
-            check_surrogate(one, target, self.num_classes)
-        bases = images[setup.base_indices.to(images.device)].float() / 255
+        surrogates = self._networks(surrogate, target)
+        self._forget()
+        progress = Progress(on_progress)
+        if surrogates is None:
+            run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
+            surrogates = [trained_surrogate(images, labels, **run, progress=progress)]
         with frozen(*surrogates):
-            delta, loss = self.optimise(bases, target, setup, surrogates, progress)
-        levels = levels_of(self.epsilon)
-        stored = delta.mul(255).round().clamp(-levels, levels).to(torch.int8).cpu()
-        return TargetedPerturbation(setup.base_indices.cpu(), stored, self.epsilon, loss)
+            delta, loss = self.optimise(images[rows].float() / 255, target, setup, surrogates, progress)
+        progress.end()
+        self._keep(delta, places[rows], images[rows], labels[rows])
+        self._notes["loss"] = loss
+        return self
 
-    def _check(self, images: Tensor, labels: Tensor, setup: TargetedSetup) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or setup.target.shape != images.shape[1:]:
+    @property
+    def bases(self) -> Int[Tensor, " p"]:
+        """The places of the altered images in their dataset."""
+        self._known()
+        return self._ids["index"]
+
+    @property
+    def loss(self) -> float:
+        """What the optimisation reached."""
+        self._known()
+        return self._notes["loss"]
+
+    def eligible(self, labels: Int[Tensor, " b"], noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
+        """The bases; without ``noise``, which knows the samples, every image of their class."""
+        self._known()
+        if noise is None:
+            return labels == self._ids["labels"][0].to(labels.device)
+        return self._find(noise.keys.cpu())[1].to(labels.device)
+
+    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+        delta = self._levels(x)
+        rows, known = self._find(noise.keys.cpu())
+        self._check_true(rows[known], labels.cpu()[known])
+        return x + torch.where(known[:, None, None, None], delta[rows], 0).to(x) / 255
+
+    def _known(self) -> Tensor:
+        if self._delta is None:
+            raise NotFittedError(_NO_SETUP.format(type(self).__name__))
+        return self._delta
+
+    def _base_rows(self, setup: TargetedSetup, images: Tensor, labels: Tensor, places: Tensor) -> Int[Tensor, " p"]:
+        """Which of ``images`` are the bases."""
+        if setup.target.dtype != torch.uint8 or setup.target.shape != images.shape[1:]:
             raise NoImageError(
-                f"expected uint8 images [N, C, H, W] and a target [C, H, W] of their shape, got {images.dtype} "
-                f"{list(images.shape)} and {list(setup.target.shape)}: store both at 8 bits and one size."
+                f"expected a target of the shape of the images, uint8 {list(images.shape[1:])}, got "
+                f"{setup.target.dtype} {list(setup.target.shape)}: store both at 8 bits and one size."
             )
-        index = setup.base_indices
-        inside = len(index) and int(index.min()) >= 0 and int(index.max()) < len(images)
-        if not inside or len(index.unique()) < len(index):
+        bases = setup.base_indices.to(images.device, torch.int64)
+        order = places.argsort()
+        rows = order[torch.searchsorted(places[order], bases).clamp_max(len(places) - 1)]
+        if not len(bases) or len(bases.unique()) < len(bases) or not places[rows].equal(bases):
             raise LabelError(
-                f"expected different base indices from 0 to {len(images) - 1}, got {index.tolist()[:5]}...: give "
+                f"expected different base indices from 0 to {int(places.max())}, got {bases.tolist()[:5]}...: give "
                 "places in this training set."
             )
-        other = (labels[index.to(labels.device)] != setup.base_class).sum()
+        other = (labels[rows] != setup.base_class).sum()
         if other:
             raise LabelError(
-                f"expected bases of class {setup.base_class}, but {int(other)} of {len(index)} have another label: "
+                f"expected bases of class {setup.base_class}, but {int(other)} of {len(bases)} have another label: "
                 "a clean-label poison alters images of the class that the target shall be taken for."
             )
+        return rows
+
+
+_NO_SETUP = (
+    "expected {0} to know its target, but it knows nothing: call fit(dataset, setup=TargetedSetup(...)) with the clean "
+    "training set first, or load a saved one."
+)
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"expected a setup as JSON at {path}, got {type(error).__name__}: see TargetedSetup.from_json for its keys."
+        ) from error
+    if not isinstance(stored, dict) or set(stored) - KEYS:
+        got = sorted(set(stored) - KEYS) if isinstance(stored, dict) else type(stored).__name__
+        raise SourceError(f"expected one JSON object of {', '.join(sorted(KEYS))} in {path}, got {got}: correct it.")
+    for choices in (("target_index", "target_image"), ("base_class",), ("base_indices", "bases")):
+        if sum(key in stored for key in choices) != 1:
+            raise SourceError(f"expected {' or '.join(choices)} in {path}, got {', '.join(sorted(stored))}: give one.")
+    return stored
+
+
+def _labels_and_names(train: Any) -> tuple[Int[Tensor, " n"], list[str] | None]:
+    if not isinstance(train, Dataset):
+        train = gather(train, channels=None)
+    return labels_of(train), class_names(train)
+
+
+def _number(given: Any, names: list[str] | None, labels: Tensor, what: str) -> int:
+    """The number of a class that is given by its number or name."""
+    if isinstance(given, str) and given in (names or ()):
+        return names.index(given)
+    count = len(names) if names else int(labels.max()) + 1
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < count:
+        known = f" or one of {', '.join(names)}" if names else ""
+        raise LabelError(f"expected {what} as a number from 0 to {count - 1}{known}, got {given!r}: correct it.")
+    return given
+
+
+def _target(stored: dict[str, Any], path: Path, test: Any) -> tuple[UInt8[Tensor, "c h w"], int | None]:
+    """The target at 8 bits, and its label where the test set tells it."""
+    label = None
+    if "target_image" in stored:
+        file = path.parent / stored["target_image"]
+        try:
+            with PIL.Image.open(file) as opened:
+                image = opened.convert("RGB") if opened.mode == "P" else opened.copy()
+        except OSError as error:
+            raise SourceError(
+                f"expected an image at {file}, the target_image of {path}, got {type(error).__name__}: correct it."
+            ) from error
+    else:
+        place = whole("target_index", stored["target_index"], least=0)
+        if test is None or place >= len(test):
+            has = "no test set" if test is None else f"a test set of {len(test)}"
+            raise SourceError(
+                f"expected a test set with a sample {place}, the target_index of {path}, got {has}: give it, or a "
+                "target_image."
+            )
+        image, label = pair_of(test[place])
+    pixels, _ = unwrap(image)
+    pixels = pixels if pixels.dtype == torch.uint8 else round_to_uint8(to_unit(pixels))
+    return pixels[0], None if label is None else int(label)
+
+
+def _drawn(labels: Int[Tensor, " n"], base_class: int, count: int, seed: int) -> Int[Tensor, " p"]:
+    """``count`` images of the base class, in ascending order."""
+    places = (labels == base_class).nonzero()[:, 0]
+    if len(places) < count:
+        raise LabelError(
+            f"expected at least {count} images of class {base_class} to draw the bases from, got {len(places)}: lower "
+            "bases."
+        )
+    generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
+    return places[torch.randperm(len(places), generator=generator)[:count]].sort().values

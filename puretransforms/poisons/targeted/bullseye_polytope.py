@@ -11,12 +11,13 @@ from torch import nn
 
 from ...functional.checks import number, whole
 from ...functional.shapes import Float, Tensor
-from ..pgd import PGD
+from ...registry import register
+from ..optimise import PGD, features_of
 from ..progress import Progress
-from ..surrogate import features_of
 from .base import TargetedPoison, TargetedSetup
 
 
+@register("bullseye_polytope")
 class BullseyePolytope(TargetedPoison):
     """Alter images so that their mean feature is that of the target: an attack on transfer learning.
 
@@ -30,7 +31,7 @@ class BullseyePolytope(TargetedPoison):
         lr: Adam's rate in pixel units; the paper's 0.04 is in units of the data's standard deviation, about a quarter.
         steps: 800 to 1500 in published runs.
         layers: names of modules of the surrogates.
-        width, epochs, num_classes, seed: see :class:`~puretransforms.poisons.targeted.base.TargetedPoison`.
+        width, epochs, num_classes, seed, quantize: see :class:`~puretransforms.poisons.targeted.base.TargetedPoison`.
     """
 
     def __init__(
@@ -44,8 +45,11 @@ class BullseyePolytope(TargetedPoison):
         epochs: int = 10,
         num_classes: int = 10,
         seed: int = 0,
+        quantize: str | None = "round",
     ) -> None:
-        super().__init__(epsilon=epsilon, width=width, epochs=epochs, num_classes=num_classes, seed=seed)
+        super().__init__(
+            epsilon=epsilon, width=width, epochs=epochs, num_classes=num_classes, seed=seed, quantize=quantize
+        )
         self.lr = number("lr", lr, above=0)
         self.steps = whole("steps", steps, least=1)
         self.layers = tuple(layers)

@@ -13,12 +13,13 @@ from torch.nn.functional import cross_entropy
 from ...functional.checks import number, whole
 from ...functional.shapes import Float, Tensor
 from ...functional.shift import random_shift_flip
-from ..pgd import PGD
+from ...registry import register
+from ..optimise import PGD, logits_of
 from ..progress import Progress
-from ..surrogate import logits_of
 from .base import TargetedPoison, TargetedSetup
 
 
+@register("gradient_matching")
 class GradientMatching(TargetedPoison):
     """Alter images so that learning them moves the network as learning the target under the wrong label would.
 
@@ -32,7 +33,7 @@ class GradientMatching(TargetedPoison):
         steps, restarts: 250 and 8 in the paper.
         max_shift: of the random views, in pixels; ``None`` for an eighth of the side, as the authors; 0 for plain
             images.
-        width, epochs, num_classes, seed: see :class:`~puretransforms.poisons.targeted.base.TargetedPoison`.
+        width, epochs, num_classes, seed, quantize: see :class:`~puretransforms.poisons.targeted.base.TargetedPoison`.
     """
 
     def __init__(
@@ -47,12 +48,15 @@ class GradientMatching(TargetedPoison):
         epochs: int = 10,
         num_classes: int = 10,
         seed: int = 0,
+        quantize: str | None = "round",
     ) -> None:
-        super().__init__(epsilon=epsilon, width=width, epochs=epochs, num_classes=num_classes, seed=seed)
+        super().__init__(
+            epsilon=epsilon, width=width, epochs=epochs, num_classes=num_classes, seed=seed, quantize=quantize
+        )
         self.lr = number("lr", lr, above=0)
         self.steps = whole("steps", steps, least=1)
         self.restarts = whole("restarts", restarts, least=1)
-        self.max_shift = number("max_shift", max_shift, least=0, unit="pixels")
+        self.max_shift = None if max_shift is None else number("max_shift", max_shift, least=0, unit="pixels")
 
     def optimise(
         self,

@@ -1,29 +1,16 @@
-"""The detectors of a scan, in the order in which they run: each takes a sample and gives a finding.
+"""The detectors of a scan, in the order in which they run: objects that take a sample and give a finding."""
 
-After those of :data:`DETECTORS` come two that ask a trained network: :func:`.energy.energy` and
-:func:`.predictable.class_pattern`.
-"""
+from .agreement import Agreement, Lookalikes
+from .base import Detector, Finding, Kind
+from .edges import Edges
+from .levels import Levels
+from .patches import Patches
+from .shortcut import PixelShortcut, TextureShortcut
+from .trained import ClassPattern, Energy
 
-from collections.abc import Callable
-
-from ..finding import Finding
-from ..sample import Sample
-from .agreement import agreement, lookalikes
-from .edges import edges
-from .energy import energy
-from .levels import levels
-from .patches import patches
-from .predictable import class_pattern
-from .shortcut import pixel_shortcut, texture_shortcut
-
-DETECTORS: dict[str, Callable[[Sample], Finding]] = {
-    "edges": edges,
-    "agreement": agreement,
-    "lookalikes": lookalikes,
-    "texture shortcut": texture_shortcut,
-    "pixel shortcut": pixel_shortcut,
-    "patches": patches,
-    "levels": levels,
+DETECTORS: dict[str, type[Detector]] = {
+    kind.name: kind for kind in (Edges, Agreement, Lookalikes, TextureShortcut, PixelShortcut, Patches, Levels)
 }
+TRAINED: dict[str, type[Detector]] = {kind.name: kind for kind in (Energy, ClassPattern)}
 
-__all__ = ["DETECTORS", "class_pattern", "energy"]
+__all__ = ["DETECTORS", "TRAINED", "ClassPattern", "Detector", "Energy", "Finding", "Kind"]

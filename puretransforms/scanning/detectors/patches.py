@@ -1,49 +1,65 @@
 """Does the same small patch stand at the same place in many images of a class?"""
 
+from dataclasses import dataclass
+
 import torch
 
 from ...functional.detect.patches import RepeatedPatch, repeated_patch
 from ...functional.shapes import Tensor
-from ..finding import ENOUGH, Finding, wilson
 from ..sample import Sample
+from .base import ENOUGH, Detector, Finding, Kind, too_few, wilson
 
-QUESTION = "Does the same striking pixel or small patch stand at the same place in many images of a class?"
 SIZES = (1, 3)
 LOOKED_AT = 1000  # images of a class
 FLAT = 0.3
 
 
-def patches(sample: Sample) -> Finding:
+@dataclass(frozen=True, kw_only=True)
+class Patches(Detector):
     """The largest share of a class that holds one patch, less the share that is usual at other places of that class.
 
     Counted among pairs of unlike pictures: strokes of drawings stand at the same place too, but in drawings that look
     alike. The images that hold the patch score 1.
     """
-    found = Finding("patches", QUESTION, images=torch.full((len(sample),), float("nan")), image_threshold=0.5)
-    flat = _flat_share(sample)
-    if flat > FLAT:
-        found.untested = (
-            f"half of the pictures are flat on more than {flat:.0%} of their area: in drawings on an even ground "
-            "strokes repeat by themselves"
-        )
-        return found
-    most = 0
-    for label, name in enumerate(sample.classes):
-        rows = sample.members(label)[:LOOKED_AT]
-        most = max(most, len(rows))
-        if len(rows) < ENOUGH:
-            continue
-        best = max((repeated_patch(sample.pixels[rows], size) for size in SIZES), key=_excess)
-        score = min(_excess(best), _among_unlike(sample.forms(rows), best))
-        found.classes[name] = score
-        found.images[rows] = best.carriers.float()
-        found.evidence[name] = {"side": best.size, "row": best.row, "column": best.column, "share": best.share}
-        if score > found.score:
-            found.score = score
-            found.error = (best.share - wilson(best.share * len(rows), len(rows))[0]) / 2
-    if not found.classes:
-        found.untested = f"it needs at least {ENOUGH} images of a class, and the largest class of the sample has {most}"
-    return found
+
+    name = "patches"
+    question = "Does the same striking pixel or small patch stand at the same place in many images of a class?"
+    weight = 1
+    image_level = 0.5
+
+    def look(self, sample: Sample) -> Finding:
+        images = torch.full((len(sample),), float("nan"))
+        flat = _flat_share(sample)
+        if flat > FLAT:
+            return self.untested(
+                f"half of the pictures are flat on more than {flat:.0%} of their area: in drawings on an even ground "
+                "strokes repeat by themselves",
+                images=images,
+            )
+        most, score, error = 0, 0.0, 0.0
+        classes, evidence = {}, {}
+        for label, name in enumerate(sample.classes):
+            rows = sample.members(label)[:LOOKED_AT]
+            most = max(most, len(rows))
+            if len(rows) < ENOUGH:
+                continue
+            best = max((repeated_patch(sample.pixels[rows], size) for size in SIZES), key=_excess)
+            classes[name] = min(_excess(best), _among_unlike(sample.forms(rows), best))
+            images[rows] = best.carriers.float()
+            evidence[name] = {"side": best.size, "row": best.row, "column": best.column, "share": best.share}
+            if classes[name] > score:
+                score = classes[name]
+                error = (best.share - wilson(best.share * len(rows), len(rows))[0]) / 2
+        if not classes:
+            return self.untested(too_few(most), images=images)
+        return Finding(self, score, error, classes, images, evidence)
+
+    def kind(self, finding: Finding) -> Kind | None:
+        return Kind.TRIGGERED
+
+    def place(self, finding: Finding, name: str) -> tuple[int, int, int] | None:
+        patch = finding.evidence.get(name)
+        return None if patch is None or name not in finding.flagged else (patch["row"], patch["column"], patch["side"])
 
 
 def _flat_share(sample: Sample) -> float:

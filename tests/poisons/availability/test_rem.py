@@ -7,8 +7,7 @@ from torch.nn.functional import cross_entropy
 from puretransforms.errors import HardwareError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.availability.rem import REM, robust_loss, worst_of
-from puretransforms.poisons.pgd import PGD, loss_towards
-from puretransforms.poisons.surrogate import frozen, logits_of
+from puretransforms.poisons.optimise import PGD, frozen, logits_of, loss_towards
 
 TINY = {"on_cpu": True, "num_classes": 3, "width": 4, "train_steps": 2, "pgd_steps": 3, "views": 2, "inner_steps": 2}
 INNER = PGD(4 / 255, 2 / 255, 3, ascend=True)
@@ -31,9 +30,9 @@ def mirrored(x):
 
 
 def test_a_cpu_is_refused_with_what_to_do(data):
-    with pytest.raises(HardwareError, match=r"2,750,000 passes.*fit\(images.cuda\(\), labels.cuda\(\)\)"):
-        REM(num_classes=3).fit(*data)
-    assert REM(**TINY).fit(*data).fitted
+    with pytest.raises(HardwareError, match=r"2,750,000 passes.*fit\(dataset, device='cuda'\)"):
+        REM(num_classes=3).fit(data)
+    assert REM(**TINY).fit(data).fitted
 
 
 def test_a_view_keeps_the_fine_grain_of_the_noise():
@@ -63,7 +62,7 @@ def test_the_inner_ascent_starts_at_random_in_the_whole_ball(data, model, monkey
 
     monkeypatch.setattr(PGD, "run", recorded)
     poison = REM(**TINY)
-    poison.fit(*data, surrogate=model)
+    poison.fit(data, surrogate=model)
     assert len(starts) == 2 * (3 * 2 + 1) + 3 * 2  # two steps of training and the last sweep, each in one batch
     for x, start in starts:
         free = (x > 4 / 255) & (x < 1 - 4 / 255)  # elsewhere it is clipped
@@ -109,9 +108,9 @@ def test_the_noise_lowers_the_robust_loss_of_the_network_that_made_it(data, mode
 
 def test_the_users_surrogate_is_trained_and_put_back_as_it_was_otherwise(data, model):
     before = model.head.weight.detach().clone()
-    poison = REM(**TINY).fit(*data, surrogate=model)
+    poison = REM(**TINY).fit(data, surrogate=model)
     assert not model.head.weight.equal(before) and all(p.requires_grad for p in model.parameters())
-    assert not poison.delta.equal(REM(**TINY).fit(*data).delta)
+    assert not poison.delta.equal(REM(**TINY).fit(data).delta)
     assert poison.delta.flatten(1).any(1).all()
 
 

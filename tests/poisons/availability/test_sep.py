@@ -6,7 +6,7 @@ from puretransforms.errors import SurrogateError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.availability.sep import SEP, class_means
 from puretransforms.poisons.availability.tap import TAP
-from puretransforms.poisons.surrogate import features_of, logits_of
+from puretransforms.poisons.optimise import features_of, logits_of
 from puretransforms.train.classifier import predict, train_classifier
 
 TINY = {"num_classes": 3, "target_shift": 1, "epochs": 1, "width": 4, "checkpoints": 1}
@@ -52,7 +52,7 @@ def test_the_first_step_follows_the_mean_gradient_of_all_checkpoints(data, netwo
         else:
             total += towards(lambda v, m=model: cross_entropy(logits_of(m, v), aim, reduction="sum"), x)
     expected = (x - 4 / 255 * total.sign()).clamp(0, 1) - x
-    poison = SEP(**TINY, step=4 / 255, steps=1, align_features=aligned).fit(images, labels, surrogate=networks)
+    poison = SEP(**TINY, step=4 / 255, steps=1, align_features=aligned).fit((images, labels), surrogate=networks)
     torch.testing.assert_close(poison.delta, expected, rtol=0, atol=1e-6)
 
 
@@ -68,20 +68,20 @@ def test_class_means_are_means_and_zero_for_an_absent_class(data, networks):
 def test_all_checkpoints_are_fooled_and_labels_kept(data, networks, aligned):
     images, labels = data
     poison = SEP(**TINY, epsilon=16 / 255, step=2 / 255, steps=15, align_features=aligned)
-    poisoned, kept = poison.fit(images, labels, surrogate=networks)(images, labels)
+    poisoned, kept = poison.fit((images, labels), surrogate=networks)(images, labels)
     assert kept.equal(labels)
     for model in networks:
         assert (predict(model, poisoned) == (labels + 1) % 3).double().mean() > 0.9
-    alone = poison.fit(images, labels, surrogate=networks[:1])(images, labels)[0]
+    alone = poison.fit((images, labels), surrogate=networks[:1])(images, labels)[0]
     assert (predict(networks[1], alone) == (labels + 1) % 3).double().mean() < 1
     assert not alone.equal(poisoned)
 
 
 def test_the_number_of_networks_is_checked(data, networks):
     with pytest.raises(SurrogateError, match="some networks as the surrogate of SEP, got 0"):
-        SEP(**TINY).fit(*data, surrogate=[])
+        SEP(**TINY).fit(data, surrogate=[])
     with pytest.raises(SurrogateError, match="one network as the surrogate of TAP, got 2"):
-        TAP(num_classes=3).fit(*data, surrogate=networks)
+        TAP(num_classes=3).fit(data, surrogate=networks)
     with pytest.raises(ValueError, match="checkpoints as a whole number from 1 to 10, got 11"):
         SEP(checkpoints=11, epochs=10)
     with pytest.raises(ValueError, match="steps as a whole number of at least 1"):

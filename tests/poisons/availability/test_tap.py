@@ -31,7 +31,7 @@ def surrogate(data):
 def test_the_surrogate_takes_every_image_for_the_next_class(data, surrogate):
     images, labels = data
     poison = TAP(**TINY, epsilon=16 / 255, step=2 / 255, steps=20, restarts=1, max_shift=1.0)
-    poisoned, kept = poison.fit(images, labels, surrogate=surrogate)(images, labels)
+    poisoned, kept = poison.fit((images, labels), surrogate=surrogate)(images, labels)
     assert kept.equal(labels)
     taken = predict(surrogate, poisoned)
     assert (taken == (labels + 1) % 3).double().mean() > 0.9
@@ -45,7 +45,7 @@ def test_its_views_shift_by_up_to_an_eighth_of_the_side(side):
     model, seen = SmallConvNet(3, width=4), []
     model.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
     poison = TAP(**TINY, epsilon=1 / 255, steps=1, restarts=1)
-    poison.fit(images, torch.arange(200) % 3, surrogate=model)
+    poison.fit((images, torch.arange(200) % 3), surrogate=model)
     views = [x for x in seen if len(x) == 200 and not x[:, :, side // 2, side // 2].gt(0.9).all()]
     assert len(views) == 1
     mass = (views[0].mean(1) - 2 / 255).clamp_min(0)
@@ -62,8 +62,8 @@ def test_hypo_makes_the_true_class_surer_and_untargeted_tap_less(data, surrogate
             return surrogate(x.float() / 255).softmax(1).gather(1, labels[:, None]).mean()
 
     surrogate.eval()
-    hypo = HYPO(**TINY, steps=10).fit(images, labels, surrogate=surrogate)
-    away = TAP(**TINY, steps=10, restarts=1, targeted=False).fit(images, labels, surrogate=surrogate)
+    hypo = HYPO(**TINY, steps=10).fit((images, labels), surrogate=surrogate)
+    away = TAP(**TINY, steps=10, restarts=1, targeted=False).fit((images, labels), surrogate=surrogate)
     assert truth(hypo(images, labels)[0]) > truth(images) > truth(away(images, labels)[0])
 
 
@@ -72,7 +72,7 @@ def test_more_restarts_never_end_higher(data, surrogate):
     aims = (labels + 1) % 3
 
     def loss(restarts):
-        poison = TAP(**TINY, steps=2, restarts=restarts, max_shift=0.0).fit(images, labels, surrogate=surrogate)
+        poison = TAP(**TINY, steps=2, restarts=restarts, max_shift=0.0).fit((images, labels), surrogate=surrogate)
         with torch.no_grad():
             logits = surrogate((images / 255 + poison.delta).clamp(0, 1))
         return torch.nn.functional.cross_entropy(logits, aims, reduction="none")
@@ -86,10 +86,10 @@ def test_without_a_surrogate_one_is_trained_and_the_given_one_is_left_alone(data
     images, labels = data
     before = {name: value.clone() for name, value in surrogate.state_dict().items()}
     surrogate.train()
-    a = TAP(**TINY, steps=1, restarts=1).fit(images, labels, surrogate=surrogate)
+    a = TAP(**TINY, steps=1, restarts=1).fit((images, labels), surrogate=surrogate)
     assert surrogate.training and all(p.requires_grad for p in surrogate.parameters())
     assert all(value.equal(before[name]) for name, value in surrogate.state_dict().items())
-    b = TAP(**TINY, steps=1, restarts=1).fit(images, labels)
+    b = TAP(**TINY, steps=1, restarts=1).fit((images, labels))
     assert not a.delta.equal(b.delta)
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from puretransforms.poisons.backdoor.base.narcissus import Narcissus
 
 from puretransforms.errors import LabelError
 from puretransforms.models.resnet import SmallConvNet
+from puretransforms.poisons.backdoor.narcissus import Narcissus
 from puretransforms.train.classifier import evaluate, predict, train_classifier
 
 TINY = {"num_classes": 3, "target": 2, "width": 4, "epochs": 1, "rounds": 40, "lr": 0.1, "warmup": 0, "padding": 1}
@@ -31,14 +31,14 @@ def surrogate(data):
 
 def test_the_trigger_says_target_class_to_the_surrogate(data, surrogate):
     images, labels = data
-    poison = Narcissus(**{**TINY, "rounds": 120}).fit(images, labels, surrogate=surrogate)
+    poison = Narcissus(**{**TINY, "rounds": 120}).fit((images, labels), surrogate=surrogate)
     assert (predict(surrogate, images[labels != 2]) == 2).double().mean() < 0.1
     assert (predict(surrogate, poison.trigger(images[labels != 2])) == 2).double().mean() > 0.9
 
 
 def test_training_images_stay_in_the_ball_and_test_images_wear_it_magnified(data, surrogate):
     images, labels = data
-    poison = Narcissus(**TINY, epsilon=8 / 255, magnify=2.0).fit(images, labels, surrogate=surrogate)
+    poison = Narcissus(**TINY, epsilon=8 / 255, magnify=2.0).fit((images, labels), surrogate=surrogate)
     poisoned, kept = poison(images, labels)
     change, shown = poisoned.int() - images.int(), poison.trigger(images).int() - images.int()
     assert kept.equal(labels) and change[labels != 2].eq(0).all()
@@ -59,7 +59,7 @@ def test_images_are_cropped_and_mirrored_and_the_trigger_is_added_afterwards(war
         seen.append((module.training, given[0].detach()))
 
     model.register_forward_pre_hook(look)
-    poison.fit(images, torch.full((50,), 2), surrogate=model)
+    poison.fit((images, torch.full((50,), 2)), surrogate=model)
     seen = [(training, x) for training, x in seen if len(x) == 50]
     assert [training for training, _ in seen] == [True] * warmup + [False] * 8
     first = seen[0][1] * 255  # no trigger yet
@@ -79,28 +79,28 @@ def test_the_surrogate_is_left_alone_and_may_have_other_classes(data, surrogate)
         pass
     before = {name: value.clone() for name, value in other.state_dict().items()}
     other.train()
-    poison = Narcissus(**{**TINY, "warmup": 2, "rounds": 10}, logit=4).fit(images, labels, surrogate=other)
+    poison = Narcissus(**{**TINY, "warmup": 2, "rounds": 10}, logit=4).fit((images, labels), surrogate=other)
     assert other.training and all(value.equal(before[name]) for name, value in other.state_dict().items())
-    plain = Narcissus(**{**TINY, "rounds": 10}, logit=4).fit(images, labels, surrogate=other)
+    plain = Narcissus(**{**TINY, "rounds": 10}, logit=4).fit((images, labels), surrogate=other)
     assert not poison.delta.equal(plain.delta)  # without warm-up
     with pytest.raises(LabelError, match=r"logits \[1, 3\], got \[1, 5\]"):
-        Narcissus(**TINY).fit(images, labels, surrogate=other)
+        Narcissus(**TINY).fit((images, labels), surrogate=other)
     with pytest.raises(LabelError, match=r"logits \[1, 6\], got \[1, 5\]"):
-        Narcissus(**TINY, logit=5).fit(images, labels, surrogate=other)
+        Narcissus(**TINY, logit=5).fit((images, labels), surrogate=other)
 
 
 def test_images_of_the_target_class_are_all_it_takes(data, surrogate):
     images, labels = data
     chosen = labels == 2
-    whole = Narcissus(**TINY).fit(images, labels, surrogate=surrogate)
-    assert Narcissus(**TINY).fit(images[chosen], labels[chosen], surrogate=surrogate).delta.equal(whole.delta)
+    whole = Narcissus(**TINY).fit((images, labels), surrogate=surrogate)
+    assert Narcissus(**TINY).fit((images[chosen], labels[chosen]), surrogate=surrogate).delta.equal(whole.delta)
     with pytest.raises(LabelError, match="target class 2, got none"):
-        Narcissus(**TINY).fit(images[~chosen], labels[~chosen], surrogate=surrogate)
+        Narcissus(**TINY).fit((images[~chosen], labels[~chosen]), surrogate=surrogate)
 
 
 def test_it_goes_to_a_file_and_back(data, surrogate, tmp_path):
     images, labels = data
-    poison = Narcissus(**TINY, magnify=2.0).fit(images, labels, surrogate=surrogate)
+    poison = Narcissus(**TINY, magnify=2.0).fit((images, labels), surrogate=surrogate)
     again = Narcissus.load(poison.save(tmp_path / "trigger.safetensors"))
     assert again.trigger(images).equal(poison.trigger(images)) and again.arguments == poison.arguments
 

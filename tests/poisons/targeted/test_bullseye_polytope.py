@@ -1,11 +1,11 @@
 import pytest
 import torch
-from puretransforms.poisons.targeted.base.bullseye_polytope import BullseyePolytope
 
 from puretransforms.errors import SurrogateError
 from puretransforms.models.resnet import ResNet18
-from puretransforms.poisons.surrogate import features_of
+from puretransforms.poisons.optimise import features_of
 from puretransforms.poisons.targeted.base import TargetedSetup
+from puretransforms.poisons.targeted.bullseye_polytope import BullseyePolytope
 
 TINY = {"num_classes": 3, "width": 4, "epochs": 1, "steps": 25}
 LAYERS = ("stages.1",)
@@ -41,8 +41,8 @@ def distances(model, images, setup, layers=()):
 @pytest.mark.parametrize("layers", [(), LAYERS])
 def test_the_mean_feature_moves_onto_the_target_for_every_surrogate(data, setup, surrogates, layers):
     images, labels = data
-    poison = BullseyePolytope(**TINY, layers=layers).craft(images, labels, setup, surrogate=surrogates)
-    poisoned = poison.apply(images)
+    poison = BullseyePolytope(**TINY, layers=layers).fit((images, labels), setup=setup, surrogate=surrogates)
+    poisoned = poison(images, labels, torch.arange(30))[0]
     before, after = (torch.stack([distances(m, x, setup, layers) for m in surrogates]) for x in (images, poisoned))
     assert (after < before).all() and after[:, -1].mean() < 0.5 * before[:, -1].mean()
     assert poison.loss == pytest.approx(float(after.mean()), abs=0.02)  # the poisons are kept at 8 bits
@@ -50,20 +50,19 @@ def test_the_mean_feature_moves_onto_the_target_for_every_surrogate(data, setup,
 
 def test_only_the_bases_change_inside_the_budget_and_the_same_way_again(data, setup, surrogates):
     images, labels = data
-    attack = BullseyePolytope(**TINY)
-    poison = attack.craft(images, labels, setup, surrogate=surrogates[0])
-    poisoned = poison.apply(images)
+    poison = BullseyePolytope(**TINY).fit((images, labels), setup=setup, surrogate=surrogates[0])
+    poisoned = poison(images, labels, torch.arange(30))[0]
     assert (poisoned != images).flatten(1).any(1).nonzero()[:, 0].equal(setup.base_indices)
     assert (poisoned.int() - images.int()).abs().max() == 8
-    assert attack.craft(images, labels, setup, surrogate=surrogates[0]).delta.equal(poison.delta)
+    assert BullseyePolytope(**TINY).fit(data, setup=setup, surrogate=surrogates[0]).delta.equal(poison.delta)
 
 
 def test_without_a_surrogate_one_is_trained(data, setup):
-    assert BullseyePolytope(**{**TINY, "steps": 2}).craft(*data, setup).delta.any()
+    assert BullseyePolytope(**{**TINY, "steps": 2}).fit(data, setup=setup).delta.any()
 
 
 def test_refusals(data, setup, surrogates):
     with pytest.raises(SurrogateError, match="a module 'layer4'"):
-        BullseyePolytope(**TINY, layers=["layer4"]).craft(*data, setup, surrogate=surrogates)
+        BullseyePolytope(**TINY, layers=["layer4"]).fit(data, setup=setup, surrogate=surrogates)
     with pytest.raises(ValueError, match="at least 1"):
         BullseyePolytope(steps=0)

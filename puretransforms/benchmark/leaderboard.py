@@ -1,0 +1,239 @@
+"""The leaderboard: a page and tables made from the JSON files of results, and from nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from ..errors import SourceError
+from ..reporting.pages import page
+from ..reporting.tables import markdown
+from .defences import PLACES
+from .entries import Entry, load_entries
+from .gate import Strength, Summary, row_of, strengths, summaries
+from .outcome import spread
+
+
+@dataclass(frozen=True)
+class Score:
+    """One cell: accuracy after the last epoch, or success of an aimed attack, in percent over ``runs`` runs."""
+
+    value: float
+    deviation: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """One purifier in one place.
+
+    Attributes:
+        purifier: with its options, without its place; ``place`` is where it acted.
+        name: as in the results: what the shell takes.
+        summary: over the poisons that are strong on this victim.
+        images_per_second: purified, median over poisons; ``None`` if it was never measured.
+        psnr: of purified clean images in dB; ``gain`` is the share of the perturbation that passes, mean over strong
+            poisons.
+    """
+
+    purifier: str
+    place: str
+    name: str
+    summary: Summary
+    images_per_second: float | None
+    psnr: float | None
+    gain: float | None
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that is known of one victim on one dataset: rows by poison, columns by purifier and place."""
+
+    setting: str
+    data: str
+    description: str
+    poisons: list[Strength]
+    columns: list[Column]
+    cells: dict[tuple[str, str], Score]  # (poison, name of the column); clean data is the poison "clean"
+    sources: list[dict[str, Any]]  # command, hardware, code, date of every result
+
+    @property
+    def rows(self) -> list[str]:
+        """Clean data, then the strong poisons, then the others."""
+        strong = [one.poison for one in self.poisons if one.strong]
+        return ["clean", *strong, *(one.poison for one in self.poisons if not one.strong)]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The page as HTML, and its boards, one for each victim and dataset."""
+
+    html: bytes
+    boards: list[Board]
+
+    def markdown(self) -> str:
+        """The boards as tables of Markdown."""
+        return "\n\n".join(board_markdown(board) for board in self.boards) + "\n"
+
+
+RIVALS: list[dict[str, Any]] = [
+    {
+        "name": "ECLIPSE (ESORICS 2024)",
+        "figures": "EM 82.8, TAP 86.1, REM 82.7, SEP 82.9, LSP 84.6, AR 87.3; clean 94.95 to 90.43",
+        "needs": "a diffusion model trained on 2,000 clean images; 100 network steps an image",
+    },
+    {
+        "name": "ECLIPSE's training loop alone: grey .4 and noise .05",
+        "figures": "EM 78.8, TAP 83.3, REM 75.5, LSP 80.1, AR 61, SEP 14.7",
+        "needs": "nothing",
+    },
+    {
+        "name": "BridgePure (NeurIPS 2025)",
+        "figures": "93.0 on a mix of five poisons",
+        "needs": "250 pairs of clean and poisoned images; 22.5 GPU-hours",
+    },
+    {
+        "name": "AVATAR, as BridgePure ran it again",
+        "figures": "AR 91.4, EM 88.5, LSP 89.1, OPS 87.9, REM 89.7, TAP 90.8",
+        "needs": "a diffusion model of clean images",
+    },
+    {
+        "name": "D-VAE (ICML 2024), as BridgePure ran it",
+        "figures": "AR 90.2, EM 88.8, LSP 90.0, OPS 89.5, REM 83.1, TAP 83.2",
+        "needs": "hours of a GPU for each dataset",
+    },
+    {
+        "name": "JPEG-10, in ISS (ICML 2023)",
+        "figures": "EM 81.5, TAP 83.9, SEP 84.4, LSP 83.0, AR 85.2, OPS 82.5; clean 94.7 to 85.4",
+        "needs": "nothing",
+    },
+]
+"""As published: ResNet-18 of width 64, CIFAR-10, test accuracy in percent. None was measured by this project."""
+
+
+def build_leaderboard(folder: str | Path) -> Leaderboard:
+    """Page and tables of every result below ``folder``.
+
+    Raises:
+        SourceError: no results there.
+        ManifestMismatchError: a file that is no result, or two of one case.
+    """
+    entries = load_entries(folder)
+    if not entries:
+        raise SourceError(
+            f"expected results of the benchmark (JSON files) in {folder}, got none: copy them from the folder results "
+            "that puretransforms bench wrote."
+        )
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault((entry.result.setting, entry.about["data"]), []).append(entry)
+    boards = [_board(setting, data, group) for (setting, data), group in groups.items()]
+    return Leaderboard(page("leaderboard", boards=boards, rivals=RIVALS, points=_points, shade=_shade), boards)
+
+
+def board_markdown(board: Board) -> str:
+    """One board: a row for each purifier, best mean first."""
+    head = ["purifier", "place", "mean", "worst", "clean", "clean cost", "images/s", *board.rows[1:]]
+    rows = []
+    for column in ranked(board):
+        summary = column.summary
+        worst = "" if summary.worst is None else f"{summary.worst:.1f} ({summary.worst_poison})"
+        scores = [board.cells.get((poison, column.name)) for poison in board.rows[1:]]
+        speed = "" if column.images_per_second is None else f"{column.images_per_second:,.0f}"
+        values = [_text(summary.mean), worst, _text(summary.clean), _text(summary.cost), speed]
+        rows.append([column.purifier, column.place, *values, *map(score_text, scores)])
+    weak = ", ".join(f"{one.poison} ({_text(one.reached)})" for one in board.poisons if not one.strong)
+    note = f"\n\nIn no mean, since weak on this victim or not run undefended: {weak}." if weak else ""
+    return f"**{board.description}**\n\n{markdown(head, rows)}{note}"
+
+
+def ranked(board: Board) -> list[Column]:
+    """Columns with a result for every strong poison by their mean, then the others."""
+
+    def key(column: Column) -> tuple[bool, float]:
+        value = column.summary.mean
+        return column.summary.counted < column.summary.of, -(value if value is not None else -1.0)
+
+    return sorted(board.columns, key=key)
+
+
+def score_text(score: Score | None) -> str:
+    """``"84.2 ± 0.3"``, ``"84.2"`` of one run, or nothing."""
+    if score is None:
+        return ""
+    return f"{score.value:.1f} ± {score.deviation:.1f}" if score.runs > 1 else f"{score.value:.1f}"
+
+
+def _board(setting: str, data: str, entries: Sequence[Entry]) -> Board:
+    results = [entry.result for entry in entries]
+    about = entries[0].about
+    poisons, sums = strengths(results), {one.purifier: one for one in summaries(results)}
+    strong = {one.poison for one in poisons if one.strong}
+    values: dict[tuple[str, str], list[float]] = {}
+    for result in results:
+        value = result.test[-1] if result.kind == "availability" else result.success[-1]
+        values.setdefault((row_of(result.poison), result.purifier), []).append(100 * value)
+    cells = {key: Score(mean(runs), spread(runs), len(runs)) for key, runs in values.items()}
+    names = list(dict.fromkeys(result.purifier for result in results))
+    columns = [_column(name, [e for e in entries if e.result.purifier == name], sums[name], strong) for name in names]
+    width = about["setting"].get("width", "")
+    description = (
+        f"{setting}: {about['setting'].get('network', '')} of width {width}, {about['setting'].get('epochs', '')} "
+        f"epochs, {about['train_images']:,} training and {about['test_images']:,} test images (data {data})"
+    )
+    sources = [
+        {"case": entry.result.case, "place": entry.result.place, **{key: entry.about[key] for key in _SHOWN}}
+        for entry in entries
+    ]
+    return Board(setting, data, description, poisons, columns, cells, sources)
+
+
+_SHOWN = ("command", "code", "hardware", "threads", "date")
+
+
+def _column(name: str, entries: Sequence[Entry], summary: Summary, strong: set[str]) -> Column:
+    places = list(dict.fromkeys(entry.result.place for entry in entries))
+    measured = [entry.fidelity for entry in entries if entry.fidelity is not None]
+    speeds = sorted(one.images_per_second for one in measured if one.images_per_second)
+    psnr = [one.psnr_clean for one in measured if one.psnr_clean is not None]
+    gain = [one.gain for one in measured if one.gain is not None and row_of(one.poison) in strong]
+    text, at, place = name.rpartition("@")
+    return Column(
+        text if at and place in PLACES else name,
+        " or ".join(places),
+        name,
+        summary,
+        speeds[len(speeds) // 2] if speeds else None,
+        mean(psnr) if psnr else None,
+        mean(gain) if gain else None,
+    )
+
+
+def _points(board: Board, width: int, height: int) -> dict[str, Any]:
+    """Where the columns stand in a picture of ``width`` times ``height``: PSNR to the right, gain upwards."""
+    known = [column for column in board.columns if column.psnr is not None and column.gain is not None]
+    if not known:
+        return {"points": [], "low": 0.0, "high": 1.0}
+    low, high = min(c.psnr for c in known) - 1, max(c.psnr for c in known) + 1
+    points = [
+        {
+            "name": column.name,
+            "x": width * (column.psnr - low) / (high - low),
+            "y": height * (1 - min(max(column.gain, 0.0), 1.0)),
+            "psnr": column.psnr,
+            "gain": column.gain,
+        }
+        for column in known
+    ]
+    return {"points": points, "low": low, "high": high}
+
+
+def _shade(value: float, success: bool) -> str:
+    """A colour from white to green, by accuracy, or by how often an aimed attack fails."""
+    share = min(max((100 - value if success else value) / 100, 0.0), 1.0)
+    return f"rgba(34, 136, 51, {0.75 * share**2:.3f})"
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"

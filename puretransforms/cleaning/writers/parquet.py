@@ -1,0 +1,46 @@
+"""A Hugging Face dataset to Parquet: a file for each unit, with the features of the dataset in its schema.
+
+A row whose image is damaged stays, without its image, so that rows keep their numbers.
+"""
+
+from typing import Any
+
+from ...data.sources.huggingface import HuggingFaceDataset, from_parquet
+from ..manifest import MANIFEST, Row, read_rows
+from .base import ContainerWriter, Unit
+
+
+class ParquetWriter(ContainerWriter):
+    """Of :class:`~puretransforms.data.sources.huggingface.HuggingFaceDataset`."""
+
+    loads_into_memory = True
+    source: HuggingFaceDataset
+
+    def targets(self, cuts: list[tuple[int, int]]) -> list[tuple[str, str | None]]:
+        names = [f"data/{self.source.split}-{i:05d}-of-{len(cuts):05d}.parquet" for i in range(len(cuts))]
+        return [(name, str(row)) for name, (start, end) in zip(names, cuts, strict=True) for row in range(end - start)]
+
+    @property
+    def folders(self) -> list[str]:
+        return ["", "data"]
+
+    def build(self, path: str, unit: Unit, lost: set[int]) -> str | None:
+        """One row group; it replaces no file."""
+        import pyarrow.parquet
+
+        images = [self.staged(unit.number, task.place) for task in unit.tasks]
+        pyarrow.parquet.write_table(self.source.table(unit.tasks[0].entry.where[0], images, lost), path)
+        return None
+
+    def read_back(self, row: Row) -> bytes:
+        import pyarrow.parquet
+
+        with self.layout.store.open(row["out"]) as file:
+            column = pyarrow.parquet.read_table(file, columns=[self.source.image_key]).column(0)
+            return column[int(row["member"])].as_py()["bytes"]
+
+    def load(self, *, in_memory: bool = False) -> Any:
+        """A ``datasets.Dataset`` with the same features, in memory."""
+        with self.layout.store.open(MANIFEST) as lines:
+            files = [row["out"] for row in read_rows(lines) if row["status"] == "packed"]
+        return from_parquet([self.layout.store.open(name) for name in files], self.source)
