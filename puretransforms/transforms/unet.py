@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
 
@@ -57,15 +57,15 @@ class UNetPurify(PureTransform):
         self,
         weights: str | Path | None = "unet-small",
         *,
-        arch: Literal["small", "base"] | None = None,
+        arch: str | None = None,
         strength: float | None = None,
         chroma: float | None = None,
         jitter: bool = False,
         grain: float = 0.0,
         seed: int | None = None,
         device: str | None = None,
-        images: Literal["first", "all"] = "first",
-        chunk_size: int | Literal["auto"] = "auto",
+        images: str = "first",
+        chunk_size: int | str = "auto",
         differentiable: bool = False,
         p: float = 1.0,
     ) -> None:
@@ -106,7 +106,7 @@ class UNetPurify(PureTransform):
         checkpoint: str | Path | None = None,
         save_every: int = 250,
         on_record: Callable[[FitStep], object] | None = None,
-    ) -> Self:
+    ) -> "UNetPurify":
         """Go on training on images of one's own, which may be poisoned; labels are not read.
 
         An untrained network starts anew: give it more updates (6,000 or more) and a higher ``lr`` (1e-3).

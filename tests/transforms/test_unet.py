@@ -9,7 +9,7 @@ from puretransforms.train.checkpoint import FitStep
 @pytest.fixture(scope="module")
 def trained() -> UNetPurify:
     """A network that does something, without training: a last layer that is not 0."""
-    purifier = UNetPurify(weights=None, strength=25, chroma=50)
+    purifier = UNetPurify(weights=None, strength=25.0, chroma=50.0)
     torch.nn.init.normal_(purifier.net.head.weight, std=0.02, generator=torch.Generator().manual_seed(0))
     return purifier
 
@@ -20,7 +20,7 @@ def x() -> torch.Tensor:
 
 
 def like(trained: UNetPurify, **options) -> UNetPurify:
-    purifier = UNetPurify(weights=None, **({"strength": 25, "chroma": 50} | options))
+    purifier = UNetPurify(weights=None, **({"strength": 25.0, "chroma": 50.0} | options))
     purifier.net.load_state_dict(trained.net.state_dict())
     return purifier
 
@@ -41,7 +41,7 @@ def test_strengths_are_in_levels(trained, x):
 
 
 def test_luma_alone_keeps_the_colour_differences(trained, x):
-    y = like(trained, chroma=0).purify(x, KeyedNoise(0, torch.arange(4)))
+    y = like(trained, chroma=0.0).purify(x, KeyedNoise(0, torch.arange(4)))
     inside = (y > 0) & (y < 1)
     difference = (y - x) * inside.all(1, keepdim=True)
     assert difference.abs().max() > 1e-3
@@ -70,7 +70,7 @@ def test_jitter_draws_both_strengths_anew_within_half_and_one_and_a_half(trained
 
 
 def test_jitter_stays_below_what_was_trained(trained, x):
-    purifier = like(trained, strength=100, chroma=100, jitter=True)
+    purifier = like(trained, strength=100.0, chroma=100.0, jitter=True)
     told = []
     purifier.net.register_forward_pre_hook(lambda net, args: told.append(args[1] * 255))
     purifier(x)
@@ -80,9 +80,9 @@ def test_jitter_stays_below_what_was_trained(trained, x):
 def test_grain_is_fresh_noise_of_its_sigma(trained, x):
     mid = x * 0.2 + 0.4
     smooth = trained(mid)
-    grain = like(trained, grain=5)(mid) - smooth
+    grain = like(trained, grain=5.0)(mid) - smooth
     assert float(grain.std()) * 255 == pytest.approx(5, rel=0.05)
-    assert not torch.equal(like(trained, grain=5)(mid) - smooth, grain)
+    assert not torch.equal(like(trained, grain=5.0)(mid) - smooth, grain)
 
 
 def test_differentiable(trained, x):
@@ -100,8 +100,8 @@ def test_photographs_of_any_size(trained):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"strength": -1}, ValueError, "strength"),
-        ({"chroma": 101}, ValueError, "chroma"),
+        ({"strength": -1.0}, ValueError, "strength"),
+        ({"chroma": 101.0}, ValueError, "chroma"),
         ({"jitter": 1.5}, TypeError, "jitter"),
         ({"grain": "much"}, TypeError, "grain"),
         ({"arch": "large"}, ValueError, "arch"),
@@ -117,7 +117,7 @@ def test_saved_and_loaded(trained, x, tmp_path):
     loaded = UNetPurify(tmp_path)
     assert loaded.fitted and (loaded.strength, loaded.chroma) == (25, 50)
     assert torch.equal(loaded(x), trained(x))
-    assert UNetPurify(tmp_path, strength=10).strength == 10
+    assert UNetPurify(tmp_path, strength=10.0).strength == 10
 
 
 def test_fit_learns_reports_and_resumes(tmp_path):
@@ -127,7 +127,7 @@ def test_fit_learns_reports_and_resumes(tmp_path):
     data = smooth.mul(255).to(torch.uint8), torch.zeros(32, dtype=torch.int64)
     steps: list[FitStep] = []
     settings = {"updates": 100, "batch_size": 12, "lr": 3e-3}
-    purifier = UNetPurify(weights=None, strength=25, chroma=25).fit(data, **settings, on_record=steps.append)
+    purifier = UNetPurify(weights=None, strength=25.0, chroma=25.0).fit(data, **settings, on_record=steps.append)
     assert purifier.fitted and len(steps) == 100 and steps[-1].updates == 100
     noisy = (smooth + 25 / 255 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1)
     assert (purifier(noisy) - smooth).square().mean() < 0.9 * (noisy - smooth).square().mean()
@@ -141,10 +141,10 @@ def test_fit_learns_reports_and_resumes(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        UNetPurify(weights=None, strength=25, chroma=25).fit(
+        UNetPurify(weights=None, strength=25.0, chroma=25.0).fit(
             data, **settings, checkpoint=file, save_every=10, on_record=stop
         )
-    resumed = UNetPurify(weights=None, strength=25, chroma=25).fit(data, **settings, checkpoint=file, save_every=10)
+    resumed = UNetPurify(weights=None, strength=25.0, chroma=25.0).fit(data, **settings, checkpoint=file, save_every=10)
     assert torch.equal(resumed(noisy), purifier(noisy))
 
 
