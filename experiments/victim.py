@@ -50,7 +50,7 @@ def main(archive: str, results: str, *cells: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of returning them: fresh pages cost a third of a step, the numbers stay."""
+    """Let glibc reuse large blocks instead of returning them: fresh pages cost time, and the results are the same."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX
