@@ -71,7 +71,7 @@ def scan(
     seed: Annotated[int, typer.Option(help="Which images are drawn.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Threads that decode; default: one per core.")] = None,
     vae: Annotated[str | None, typer.Option(help="Folder of a VAEPurify that was fitted to these images.")] = None,
-    fail: Annotated[bool, typer.Option("--fail", help="Exit with status 2 on an alarm or too little evidence.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with 2 on an alarm or too little evidence.")] = False,
     progress: Progress = True,
 ) -> None:
     """Is this dataset poisoned, how, and what cures it? Nothing is changed."""
