@@ -61,8 +61,8 @@ class PurifierUNet(nn.Module):
         self.up = nn.Conv2d(deep_width, width, 1)
         self.decoder = nn.Sequential(*(Residual(width) for _ in range(blocks[2])))
         self.head = nn.Conv2d(width, 12, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "b 3 h w"], strength: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"]:
         """Purify, unclamped.

@@ -10,7 +10,7 @@ from ..data.samples import gather
 from ..functional import checks
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
-from ..models.unet import ARCHITECTURES
+from ..models.unet import ARCHITECTURES, PurifierUNet
 from ..registry import register
 from ..train.checkpoint import FitStep, identity, load_checkpoint, save_checkpoint
 from ..train.unet import averaged, denoise_and_damp
@@ -83,7 +83,7 @@ class UNetPurify(PureTransform):
         self.randomized = self.jitter or self.grain > 0
         self.net = self._new_net(0)
 
-    def _new_net(self, seed: int) -> torch.nn.Module:
+    def _new_net(self, seed: int) -> PurifierUNet:
         with torch.random.fork_rng(devices=[]):  # an untrained network is always the same one
             torch.default_generator.manual_seed(seed)
             net = ARCHITECTURES[self.arch]()
@@ -132,7 +132,7 @@ class UNetPurify(PureTransform):
         if self._trained:
             net.load_state_dict(self.net.state_dict())
         self.net = net.to(device or pixels.device)
-        settings = {"updates": updates, "batch_size": batch_size, "lr": lr, "seed": seed}
+        settings: dict[str, Any] = {"updates": updates, "batch_size": batch_size, "lr": lr, "seed": seed}
         file = None if checkpoint is None else Path(checkpoint)
         of = identity(pixels, **settings, purifier=self._config()) if file else ""
         state = load_checkpoint(file, of) if file else None
