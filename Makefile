@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-avx2 test-slow test-hub-oldest lint docs bench-coin bench-ebm bench-vae clean-build
+.PHONY: demo test test-avx2 test-slow test-hub-oldest lint cards docs bench-coin bench-ebm bench-vae clean-build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,11 +32,15 @@ test-hub-oldest: $(READY)  ## the Hub tests with the oldest supported client lai
 	PYTHONPATH=build/hub-1.33 $(BIN)/python -c "import huggingface_hub as hub; print('huggingface_hub', hub.__version__)"
 	PYTHONPATH=build/hub-1.33 $(PYTEST) tests/hub tests/transforms/test_pretrained.py
 
-lint: $(READY)  ## style, import layers, security
+lint: $(READY)  ## style, types, import layers, security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive puretransforms
+
+cards: $(READY)  ## README.md of every weights folder, from its meta.json
+	$(BIN)/python -c "from puretransforms.hub.weights import write_cards; print(*write_cards(), sep='\n')"
 
 docs: $(READY)  ## the documentation site, in site/
 	$(BIN)/mkdocs build --strict

@@ -4,7 +4,7 @@ from .auto import AutoPurify
 from .cleaning.clean import CleanResult, clean, clean_in_memory, estimate_clean
 from .cleaning.verify import verify
 from .data.loader import GPUTransformLoader
-from .hub.registry import get_weights, list_weights
+from .hub.weights import get_weights, list_weights
 from .poisons.dataset import PoisonedDataset
 from .registry import create, list_poisons, list_purifiers, register
 from .scanning.scan import ScanResult, scan
@@ -14,6 +14,7 @@ from .transforms.chain import PurifierChain
 from .transforms.coin import COINInterpolate
 from .transforms.ebm import EBMPurify
 from .transforms.projection import OrthogonalProjection
+from .transforms.unet import UNetPurify
 from .transforms.vae import VAEPurify
 
 __all__ = [  # noqa: RUF022 (plain sorting)
@@ -33,6 +34,7 @@ __all__ = [  # noqa: RUF022 (plain sorting)
     "PureTransform",
     "PurifierChain",
     "ScanResult",
+    "UNetPurify",
     "VAEPurify",
     "clean",
     "clean_in_memory",

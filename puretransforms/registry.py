@@ -166,7 +166,7 @@ def refuse_unknown(cls: type, given: Mapping[str, Any]) -> None:
 
     Python's own message names the class whose ``__init__`` was found, and suggests nothing.
     """
-    parameters = inspect.signature(cls.__init__).parameters
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     if any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
         return
     known = list(parameters)[1:]

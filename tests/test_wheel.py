@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from puretransforms.hub.registry import list_weights
+from puretransforms.hub.weights import list_weights
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
@@ -32,7 +32,7 @@ def test_a_fresh_environment_without_a_network_purifies(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     for name in list_weights():
         carried = {Path(file).name for file in names if file.startswith(f"puretransforms/weights/{name}/")}
-        assert carried == {"config.json", "model.safetensors", "README.md", "recipe.py", "metrics.json"}
+        assert carried == {"config.json", "model.safetensors", "README.md", "recipe.py", "metrics.json", "meta.json"}
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=300)
     python = tmp_path / "venv" / "bin" / "python"
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps", wheel]
@@ -47,6 +47,10 @@ def test_a_fresh_environment_without_a_network_purifies(tmp_path):
 
 def built(tmp_path: Path) -> Path:
     """``python -m build`` of what git knows or would take."""
+    (tmp_path / "source" / "weights" / "ebm-small-32").mkdir(parents=True)
+    (tmp_path / "source" / "weights" / "ebm-small-32" / "training.pt").write_bytes(
+        b"state of a training, never carried"
+    )
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)

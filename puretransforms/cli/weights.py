@@ -11,16 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import PureTransformsError, WeightsUnavailableError
-from ..hub.card import card_of
 from ..hub.files import CARD, CONFIG, WEIGHTS, sha256_of
-from ..hub.load import fetch
-from ..hub.push import Access, endpoint, push
-from ..hub.push import download as download_files
-from ..hub.registry import PurifierWeights, get_weights, list_weights, registered_as
+from ..hub.load import Access, endpoint, fetch
+from ..hub.load import download as download_files
+from ..hub.push import push
+from ..hub.weights import META, PurifierWeights, card_of, get_weights, list_weights, registered_as
 from ..transforms.base import PureTransform
 from .shell import complain
 
-_ALONG = ("recipe.py", "metrics.json")  # pushed too where they lie beside the weights
+_ALONG = (META, "recipe.py", "metrics.json")  # pushed too where they lie beside the weights
 
 
 app = typer.Typer(no_args_is_help=True, help="Pretrained purifiers: named, pinned by hash, bundled or on the Hub.")

@@ -121,7 +121,8 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_8_bit(image: Image.Image) -> tuple[Image.Image, str | None]:
     """``(image of mode L, LA, RGB or RGBA, how its values were scaled or None)``."""
-    transparent = "transparency" in image.info or (image.mode == "P" and image.palette.mode == "RGBA")
+    palette = image.palette.mode if image.mode == "P" and image.palette else None
+    transparent = "transparency" in image.info or palette == "RGBA"
     if transparent and image.mode in ("1", "L", "P", "RGB"):
         return image.convert("LA" if image.mode in ("1", "L") else "RGBA"), None
     if image.mode in _KEPT:
@@ -129,9 +130,8 @@ def _to_8_bit(image: Image.Image) -> tuple[Image.Image, str | None]:
     if image.mode in _COLOUR:
         return image.convert(_COLOUR[image.mode]), None
     if image.mode == "LAB":
-        return ImageCms.profileToProfile(
-            image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
-        ), None
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, *profiles, outputMode="RGB"), None  # type: ignore[return-value]
     if image.mode == "F" or image.mode.startswith("I"):
         return _scale(np.asarray(image), image.mode)
     raise CorruptImageError(f"pixels of mode {image.mode}, which has no 8-bit form")

@@ -39,7 +39,7 @@ class GPUTransformLoader:
         self.device = torch.device(device)
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
         if self.device.type == "cuda":

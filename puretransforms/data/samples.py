@@ -120,18 +120,19 @@ def labels_of(dataset: Dataset | Sequence[Any]) -> Int[Tensor, " n"]:
     """
     if isinstance(dataset, Subset):
         return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices)]
-    table = None
+    table: Any = None
+    count = len(dataset)  # type: ignore[arg-type]
     if getattr(dataset, "target_transform", None) is None:
         table = getattr(dataset, "targets", getattr(dataset, "labels", None))
-    if table is None or len(table) != len(dataset):
-        table = [pair_of(dataset[i])[1] for i in range(len(dataset))]
+    if table is None or len(table) != count:
+        table = [pair_of(dataset[i])[1] for i in range(count)]
     try:
         labels = torch.as_tensor(np.asarray(table))
     except (TypeError, ValueError):
         labels = torch.empty(0)
     if labels.ndim != 1 or labels.dtype.is_floating_point or labels.dtype == torch.bool or not len(labels):
         raise LabelError(
-            f"expected one integer label for each of {len(dataset)} samples, got {labels.dtype} labels of shape "
+            f"expected one integer label for each of {count} samples, got {labels.dtype} labels of shape "
             f"{list(labels.shape)}: give the dataset as (image, int) pairs."
         )
     return labels.to(torch.int64)

@@ -131,7 +131,7 @@ def _nearest(value: Any, least: int | None, most: int | None, odd: bool) -> str:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
         return "an int"
-    near = int(value)
+    near = int(float(value)) if not isinstance(value, int) else value
     near = near if least is None else max(near, least)
     near = near if most is None else min(near, most)
     if odd and near % 2 == 0:

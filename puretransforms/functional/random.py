@@ -64,7 +64,7 @@ class KeyedNoise:
 
     def __init__(self, seed: int | Tensor, samples: Int[Tensor, " b"]):
         if isinstance(seed, Tensor):
-            root = mix64_((seed.to(samples.device) & (1 << 63) - 1) + GAMMA)
+            root: Tensor | int = mix64_((seed.to(samples.device) & (1 << 63) - 1) + GAMMA)
         else:
             root = _mix_int((seed & (1 << 63) - 1) + GAMMA)
         self.keys = mix64_(mix64_(samples.to(torch.int64) * GAMMA).bitwise_xor_(root))

@@ -4,16 +4,21 @@ With jaxtyping installed (the test extra), ``Float[Tensor, "b c h w"]`` is a typ
 Without it the same expression is just ``Tensor``, so the library does not depend on it.
 """
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-try:
+if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, UInt8
-except ImportError:
+else:
+    try:
+        from jaxtyping import Bool, Float, Int, UInt8
+    except ImportError:
 
-    class _Unchecked:
-        def __class_getitem__(cls, item):
-            return item[0]
+        class _Unchecked:
+            def __class_getitem__(cls, item):
+                return item[0]
 
-    Bool = Float = Int = UInt8 = _Unchecked
+        Bool = Float = Int = UInt8 = _Unchecked
 
 __all__ = ["Bool", "Float", "Int", "Tensor", "UInt8"]

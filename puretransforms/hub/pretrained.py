@@ -8,7 +8,7 @@ import inspect
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 from warnings import warn
 from weakref import WeakSet
 
@@ -18,11 +18,10 @@ from torch import nn
 
 from ..errors import SizeWarning, WeightsMismatchError
 from ..registry import refuse_unknown
-from .card import facts_of, model_card
 from .files import CARD, CONFIG, WEIGHTS, LoadedWeights, sha256_of, state_bytes, write
 from .load import load
 from .push import push
-from .registry import registered_as, sizes_for
+from .weights import facts_of, model_card, registered_as, sizes_for
 
 _UNSAVED = ("weights", "device", "compiled")  # where weights came from, where and how they ran: not the purifier's own
 _WARNED: WeakSet["Pretrained"] = WeakSet()  # of a size; outside the purifiers, which calls leave as they are
@@ -35,12 +34,14 @@ class Pretrained(PyTorchModelHubMixin):
     _trained = False  # is the state one that was loaded or fitted?
     _made_for: tuple[int, int] | None = None  # shortest and longest side of images, in pixels, of pretrained weights
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        refuse_unknown(cls, kwargs)
-        instance = super().__new__(cls, *args, **kwargs)
-        positional = list(inspect.signature(cls.__init__).parameters)[1:]
-        instance.__dict__["_given"] = dict(zip(positional, args, strict=False)) | kwargs
-        return instance
+    if not TYPE_CHECKING:  # a type checker reads the arguments of __init__
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            refuse_unknown(cls, kwargs)
+            instance = super().__new__(cls, *args, **kwargs)
+            positional = list(inspect.signature(cls.__init__).parameters)[1:]
+            instance.__dict__["_given"] = dict(zip(positional, args, strict=False)) | kwargs
+            return instance
 
     def _become(self, weights: str | Path) -> None:
         """What a constructor does with ``weights``: take the saved arguments for those that were not given, and load.
@@ -95,7 +96,7 @@ class Pretrained(PyTorchModelHubMixin):
             sha256=sha256,
         )
         kind = _saved_class(cls, loaded)
-        model = kind._restored(loaded, overrides)
+        model: Any = kind._restored(loaded, overrides)
         model._made_for = sizes_for(loaded)
         if loaded.label is not None:
             model.pretrained = loaded.label
@@ -136,7 +137,7 @@ class Pretrained(PyTorchModelHubMixin):
                 f"{state[odd[0]].dtype}: save it again in its own dtype."
             )
         with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model = cls(**arguments)
+            model: Any = cls(**arguments)
             for name, tensor in model.state_dict(keep_vars=True).items():
                 tensor.data = tensor.data.to(state[name].dtype)
             _load_strictly(model, state, loaded.origin)
@@ -175,10 +176,10 @@ class Pretrained(PyTorchModelHubMixin):
 
     def _plain_state(self) -> dict[str, torch.Tensor]:
         """The state under the network's own names, also where it is compiled."""
-        return {name.replace("_orig_mod.", ""): tensor for name, tensor in self.state_dict().items()}
+        return {name.replace("_orig_mod.", ""): tensor for name, tensor in self.state_dict().items()}  # type: ignore[attr-defined]
 
     def generate_model_card(self, **fields: Any) -> ModelCard:
-        """The card of this purifier; ``fields`` are those of :func:`~puretransforms.hub.card.model_card`.
+        """The card of this purifier; ``fields`` are those of :func:`~puretransforms.hub.weights.model_card`.
 
         Of registered weights that were not changed, it says what is registered, unless ``fields`` say otherwise.
         """
@@ -242,14 +243,17 @@ def _saved_class(asked: type[Pretrained], loaded: LoadedWeights) -> type[Pretrai
     return asked
 
 
-def _skeleton(kind: type[Pretrained], arguments: dict[str, Any]) -> Pretrained:
+def _skeleton(kind: type[Pretrained], arguments: dict[str, Any]) -> Any:
     """The purifier without memory for its tensors: no config can ask for more of it than there is."""
     with torch.device("meta"):
         return kind(**arguments)
 
 
 def _below(kind: type) -> list[type]:
-    return [kind, *(found for child in kind.__subclasses__() for found in _below(child))]
+    found: list[type] = [kind]
+    for child in kind.__subclasses__():  # type: ignore[var-annotated]
+        found += _below(child)
+    return found
 
 
 def _arguments(kind: type) -> dict[str, inspect.Parameter]:
@@ -258,7 +262,7 @@ def _arguments(kind: type) -> dict[str, inspect.Parameter]:
     for level in kind.__mro__:
         if "__init__" not in vars(level):
             continue
-        parameters = list(inspect.signature(level.__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(vars(level)["__init__"]).parameters.values())[1:]
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         found = {p.name: p for p in named} | found
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):

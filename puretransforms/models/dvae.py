@@ -7,7 +7,7 @@ the rest of the classifier that it carries along is left out. Pixels are in ``[0
 """
 
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +29,9 @@ class Decoded(NamedTuple):
     perturbation: Tensor | None  # [B, 3, H, W], any real number
     mu: Tensor  # [B, latent, h, w]
     log_var: Tensor  # [B, latent, h, w]
+
+
+Net = TypeVar("Net", bound="RateVAE")
 
 
 class RateVAE(nn.Module):
@@ -199,13 +202,13 @@ class Decoder(nn.Module):
         return _transposed(self.conv3, _instance_norm(_transposed(self.conv2, x)).relu())
 
 
-def frozen(net: RateVAE, dtype: torch.dtype = torch.float32) -> RateVAE:
+def frozen(net: Net, dtype: torch.dtype = torch.float32) -> Net:
     """A copy for purifying: evaluation mode, batch norms folded into their convolutions, ``channels_last``, ``dtype``.
 
     The folding is exact up to rounding. The input has to come in ``dtype``. Parameters are frozen copies.
     """
     with torch.inference_mode(False), torch.no_grad():
-        copy = deepcopy(net).eval().requires_grad_(False)
+        copy: Any = deepcopy(net).eval().requires_grad_(False)
         copy.encoder.stem, copy.encoder.bn = fuse_conv_bn_eval(copy.encoder.stem, copy.encoder.bn), nn.Identity()
         for block in copy.encoder.blocks:
             block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
@@ -220,7 +223,7 @@ def _transposed(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     if layer.stride != (1, 1):
         return layer(x)
     kernel = layer.weight.transpose(0, 1).flip(2, 3)
-    return F.conv2d(x, kernel, layer.bias, padding=layer.kernel_size[0] - 1 - layer.padding[0])
+    return F.conv2d(x, kernel, layer.bias, padding=layer.kernel_size[0] - 1 - int(layer.padding[0]))
 
 
 def _instance_norm(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ No batch norm and no dropout: an energy, and its gradient, depend on one image a
 
 from collections import OrderedDict
 from copy import deepcopy
+from functools import reduce
 from typing import Any
 
 import torch
@@ -164,7 +165,7 @@ def frozen(net: EnergyNet | FoldedEnergyNet, dtype: torch.dtype = torch.float32)
     with torch.inference_mode(False), torch.no_grad():
         copy = deepcopy(fold(net))
         head = deepcopy(copy.head)
-        copy.to(dtype, memory_format=torch.channels_last)
+        copy.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         copy.head = head.to(torch.promote_types(dtype, torch.float32))
         return copy.requires_grad_(False)
 
@@ -172,7 +173,7 @@ def frozen(net: EnergyNet | FoldedEnergyNet, dtype: torch.dtype = torch.float32)
 def _pooled_kernel(kernel: Float[Tensor, "o i 3 3"]) -> Float[Tensor, "o i 4 4"]:
     """The kernel of ``avg_pool2d(conv2d(x, kernel, padding=1), 2) == conv2d(x, result, stride=2, padding=1)``."""
     shifts = ((left, 1 - left, top, 1 - top) for left in (0, 1) for top in (0, 1))
-    return sum(pad(kernel, shift) for shift in shifts) / 4
+    return reduce(torch.add, (pad(kernel, shift) for shift in shifts)) / 4
 
 
 def _pair(in_channels: int, nf: int, last: nn.Conv2d, activation: type[nn.Module]) -> nn.Sequential:

@@ -47,7 +47,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             projection = PointwiseConv2d(in_channels, out_channels, stride)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(out_channels))

@@ -40,7 +40,7 @@ def identity(*tensors: Tensor, **settings: object) -> str:
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
     for tensor in tensors:
         digest.update(repr((tensor.dtype, tensor.shape)).encode())
-        digest.update(np.ascontiguousarray(tensor.cpu().numpy()))
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
     return digest.hexdigest()
 
 

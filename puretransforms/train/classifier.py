@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -86,7 +86,7 @@ def train_classifier(
         DivergenceError: the loss of an epoch is NaN or infinite.
     """
     device = _device_of(model, device)
-    labels = _check_data(model.to(device, memory_format=torch.channels_last), images, labels)
+    labels = _check_data(model.to(device=device, memory_format=torch.channels_last), images, labels)  # type: ignore[call-overload]
     images, labels = images.to(device), labels.to(device)
     batches = math.ceil(len(images) / batch_size)
     generator = torch.Generator().manual_seed(seed)
@@ -128,7 +128,7 @@ def train_classifier(
                 f"expected a finite training loss, got {loss} in epoch {epoch} of {recipe}: "
                 "lower its learning rate, or pass dtype=None for full precision."
             )
-        yield EpochRecord(epoch, loss, accuracy, lr, time.perf_counter() - start)
+        yield EpochRecord(epoch, loss, accuracy, float(lr), time.perf_counter() - start)
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def predict(
     _check_images(images)
     device = _device_of(model, device)
     was_training = model.training
-    model.to(device, memory_format=torch.channels_last).eval()
+    model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     classes = []
     with _autocast(device, dtype):
         for batch in images.split(batch_size):
@@ -154,7 +154,7 @@ def predict(
     return torch.cat(classes)
 
 
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor, **options: object) -> float:
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> float:
     """Accuracy, a fraction, on uint8 images ``[N, C, H, W]`` and labels ``[N]``; ``options`` as in :func:`predict`."""
     if labels.shape != images.shape[:1]:
         raise LabelError(f"expected one label for each of {len(images)} images, got shape {list(labels.shape)}.")

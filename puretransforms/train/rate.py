@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -114,7 +115,8 @@ def fit_stage(
     def objective(x: Tensor, y: Tensor | None, noise: Tensor, late: bool) -> Objective:
         with torch.autocast(x.device.type, precision, enabled=precision != torch.float32):
             out = net(x, noise) if y is None else net(x, y, noise)
-        limits = {"rate_limit": rate_limit, "magnitude_limit": schedule.magnitude_limit if late else None}
+        limits: dict[str, Any] = {"rate_limit": rate_limit}
+        limits["magnitude_limit"] = schedule.magnitude_limit if late else None
         return rate_objective(x, out.reconstruction, out.mu, out.log_var, out.perturbation, **limits)
 
     if compiled:
@@ -127,9 +129,21 @@ def fit_stage(
         with torch.enable_grad():
             terms = objective(x, y, noise, epoch >= schedule.magnitude_from)
         loss = run.minimise(terms.loss)
-        _, *values = torch.stack([term.detach() for term in terms]).tolist()
-        run.extra["distortion"][epoch] += (values[0] + values[1]) / run.batches
-        yield FitRecord(run.step, epoch, loss, *values, run.lr, run.state, updates=run.updates, images=len(x))
+        _, reconstruction, perturbed, rate, magnitude = torch.stack([term.detach() for term in terms]).tolist()
+        run.extra["distortion"][epoch] += (reconstruction + perturbed) / run.batches
+        yield FitRecord(
+            run.step,
+            epoch,
+            loss,
+            reconstruction,
+            perturbed,
+            rate,
+            magnitude,
+            run.lr,
+            run.state,
+            updates=run.updates,
+            images=len(x),
+        )
 
 
 class _Run(ResumableRun):

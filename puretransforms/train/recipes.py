@@ -26,7 +26,7 @@ class Recipe(Protocol):
         reduction: ``"mean"`` or ``"sum"``, how the losses of a batch are put together before the gradient.
     """
 
-    reduction: str
+    reduction: ClassVar[str]
 
     def build(self, model: nn.Module, epochs: int, steps_per_epoch: int, batch_size: int) -> Stepper:
         """An optimizer for the parameters of ``model``, at the beginning of its schedule."""

@@ -227,7 +227,7 @@ class PureTransform(
             yield pixels[part].to(device), noise[part], None if labels is None else labels[part]
 
     def _chunk_length(self, pixels: Tensor) -> int:
-        return self._auto_chunk(pixels) if self.chunk_size == "auto" else self.chunk_size
+        return self._auto_chunk(pixels) if isinstance(self.chunk_size, str) else self.chunk_size
 
     def _purify_part(self, pixels: Tensor, noise: KeyedNoise, labels: Tensor | None) -> Tensor:
         if self.p == 1:

@@ -60,7 +60,8 @@ class PurifierChain(PureTransform):
         self.purifiers = nn.ModuleList(create(step, "purifier") if isinstance(step, str) else step for step in given)
         self.randomized = any(one.randomized for one in self.purifiers)
         self.reads_labels = any(one.reads_labels for one in self.purifiers)
-        self.graph_refusal = next((one.graph_refusal for one in self.purifiers if one.graph_refusal), None)
+        refusals: Any = (one.graph_refusal for one in self.purifiers)
+        self.graph_refusal = next(filter(None, refusals), None)
 
     @property
     def fitted(self) -> bool:
@@ -80,7 +81,7 @@ class PurifierChain(PureTransform):
         for number, one in enumerate(self.purifiers):
             if not one.fitted:
                 file = None if checkpoint is None else Path(f"{checkpoint}.{number}")
-                one.fit(dataset, seed=seed, device=device, checkpoint=file, on_record=on_record)
+                one.fit(dataset, seed=seed, device=device, checkpoint=file, on_record=on_record)  # type: ignore[operator]
         self.steps = [_spec(one) for one in self.purifiers]  # with what the fits have found, such as num_classes
         self.reads_labels = any(one.reads_labels for one in self.purifiers)
         return self
@@ -91,11 +92,11 @@ class PurifierChain(PureTransform):
         for number, one in enumerate(self.purifiers):
             if not one.fitted:
                 raise NotFittedError(f"expected {type(one).__name__} to be fitted: call fit(dataset) first.")
-            x = one._purify_channels(x, noise.derived(number), labels if one.reads_labels else None)
+            x = one._purify_channels(x, noise.derived(number), labels if one.reads_labels else None)  # type: ignore[operator]
         return x
 
 
-def _spec(purifier: PureTransform) -> str:
+def _spec(purifier: Any) -> str:
     """Text that makes a purifier of the same arguments; its tensors are saved with the chain."""
     kind = type(purifier)
     given = {name: value for name, value in purifier._config().items() if value is not None}

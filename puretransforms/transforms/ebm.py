@@ -160,7 +160,7 @@ class EBMPurify(PureTransform):
             torch.default_generator.manual_seed(seed)
             net = _ARCHITECTURES[self.arch][0](self.nf)
         self.net = net.to(device or pixels.device, memory_format=torch.channels_last)
-        settings = {"updates": updates, "batch_size": batch_size, "lr": lr, "seed": seed}
+        settings: dict[str, Any] = {"updates": updates, "batch_size": batch_size, "lr": lr, "seed": seed}
         settings |= {"step_size": self.step_size, "temperature": self.temperature}
         file = None if checkpoint is None else Path(checkpoint)
         of = identity(pixels, **settings, purifier=self._config()) if file else ""
@@ -203,7 +203,7 @@ class EBMPurify(PureTransform):
         dtype = working_dtype(self.precision, x.device)
         net = frozen(self.net, dtype)
         state = _to_signed(x)
-        settings = {"steps": self.steps, "step_size": self.step_size, "temperature": self.temperature}
+        settings: dict[str, Any] = {"steps": self.steps, "step_size": self.step_size, "temperature": self.temperature}
         compiled = self.compiled and not (torch.is_grad_enabled() and state.requires_grad)
         for repeat in range(self.repeats):
             if compiled:

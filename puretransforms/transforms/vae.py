@@ -123,7 +123,7 @@ class VAEPurify(PureTransform):
             if self.num_classes is None:
                 self.net = RateVAE(self.width, self.latent, size=self.size)
             else:
-                options = {"size": self.size, "spatial": self.spatial, "table_std": table_std}
+                options: dict[str, Any] = {"size": self.size, "spatial": self.spatial, "table_std": table_std}
                 self.first = DVAE(self.num_classes, self.width, self.latent, **options)
                 self.net = DVAE(self.num_classes, self.width, self.latent, **options)
         self.requires_grad_(False).to(memory_format=torch.channels_last)
@@ -188,7 +188,7 @@ class VAEPurify(PureTransform):
         of = identity(pixels, labels, schedule=plan, seed=seed, purifier=self._config()) if file else ""
         records = fit_dvae(
             self.first,
-            self.net,
+            self.net,  # type: ignore[arg-type]  # a DVAE: it has classes
             pixels,
             labels,
             schedule=plan,
@@ -251,7 +251,7 @@ class VAEPurify(PureTransform):
 
         return self.measured(images, both, labels)
 
-    def _subtract(self, x: Tensor, labels: Tensor, noise: KeyedNoise) -> tuple[Tensor, Tensor, Tensor]:
+    def _subtract(self, x: Tensor, labels: Tensor | None, noise: KeyedNoise) -> tuple[Tensor, Tensor, Tensor]:
         """Both perturbations, and what is left."""
         subtracted = []
         for step, net in enumerate((self._fast(self.first), self._fast(self.net))):
@@ -263,7 +263,7 @@ class VAEPurify(PureTransform):
     def _draw(self, noise: KeyedNoise, step: int, x: Tensor) -> Tensor | None:
         return noise.normal(step, *self.net.latent_shape(*x.shape[-2:])) if self.sample else None
 
-    def _fast(self, net: RateVAE) -> RateVAE:
+    def _fast(self, net: RateVAE) -> Any:
         """:func:`~puretransforms.models.dvae.frozen`, made anew only where the parameters have changed."""
         if torch.compiler.is_compiling():
             return net  # a graph cannot hold what is kept outside; the folded net computes the same
@@ -285,5 +285,6 @@ def _schedule(given: str | FitSchedule | dict) -> FitSchedule:
     if isinstance(given, str):
         return SCHEDULES[checks.choice("schedule", given, SCHEDULES)]
     if isinstance(given, dict):
-        return FitSchedule(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+        return FitSchedule(**values)
     return given

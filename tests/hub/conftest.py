@@ -22,8 +22,7 @@ import pytest
 import torch
 import yaml
 
-from puretransforms.hub import registry
-from puretransforms.hub.registry import PurifierWeights
+from puretransforms.hub.weights import PurifierWeights, _entries
 from puretransforms.transforms.ebm import EBMPurify
 
 TOKEN = "hf_loopback"
@@ -383,11 +382,11 @@ def entry(hub, files, monkeypatch) -> PurifierWeights:
         revision=commit,
         sha256={name: sha256(files[name]) for name in ("config.json", "model.safetensors")},
         image_size=8,
-        sizes=(4, 16),
+        sizes=(4, 64),
         training_data="random numbers",
         license="apache-2.0",
         paper="none",
         summary="For tests.",
     )
-    monkeypatch.setitem(registry._ENTRIES, "tiny", made)
+    monkeypatch.setitem(_entries(), "tiny", made)
     return made

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from puretransforms.cli.main import app
-from puretransforms.hub.registry import list_weights
+from puretransforms.hub.weights import list_weights
 
 TOKEN = "hf_loopback"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -103,7 +103,7 @@ def test_what_was_downloaded_can_be_pushed(hub, entry, files, tmp_path, named):
 def test_bundled_weights_are_downloaded_with_all_that_lies_beside_them(hub, tmp_path):
     assert run("download", "ebm-small-32", "--out", tmp_path / "copy").exit_code == 0
     names = {path.name for path in (tmp_path / "copy").iterdir()}
-    assert names == {CONFIG, WEIGHTS, "README.md", "recipe.py", "metrics.json"}
+    assert names == {CONFIG, WEIGHTS, "README.md", "recipe.py", "metrics.json", "meta.json"}
     assert run("push", tmp_path / "copy", "me/ebm", "--token", TOKEN).exit_code == 0
     assert hub.repos["me/ebm"].commits[hub.repos["me/ebm"].refs["main"]].keys() >= names
 

@@ -67,10 +67,9 @@ SITUATIONS = {
         "test_a_killed_download_recovers_and_four_processes_at_once_download_once",
     ],
     "no network: cold and warm, offline mode": [
-        "test_the_client_waits_for_a_network_that_is_not_there_and_the_library_does_not",
-        "test_without_a_network_a_cold_cache_fails_at_once_and_a_warm_one_serves",
+        "test_without_a_network_a_cold_cache_is_tried_as_long_as_the_client_does",
+        "test_without_a_network_a_cold_cache_fails_and_a_warm_one_serves",
         "test_offline_mode_asks_nobody",
-        "test_behind_a_proxy_the_host_is_not_probed",
     ],
     "private, gated, unknown: named, with the fix; a warm cache serves": [
         "test_closed_repos_name_the_weights_and_the_fix_and_a_warm_cache_still_serves",
@@ -111,7 +110,7 @@ def test_the_client_gives_up_a_cut_download_after_six_tries_with_an_error_not_it
     assert not list((tmp_path / "cache").rglob("*.incomplete"))
 
 
-def test_the_client_waits_for_a_network_that_is_not_there_and_the_library_does_not(hub, entry, monkeypatch):
+def test_without_a_network_a_cold_cache_is_tried_as_long_as_the_client_does(hub, entry, monkeypatch):
     with pytest.raises(errors.LocalEntryNotFoundError):
         hf_hub_download("me/tiny", WEIGHTS, endpoint="http://127.0.0.1:9")
     assert 20 < sum(hub.naps) < 30
@@ -119,7 +118,7 @@ def test_the_client_waits_for_a_network_that_is_not_there_and_the_library_does_n
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(WeightsUnavailableError, match="cannot be reached"):
         load("tiny")
-    assert hub.naps == []
+    assert 20 < sum(hub.naps) < 30
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 
 from puretransforms import EBMPurify, VAEPurify
 from puretransforms.errors import SizeWarning, WeightsCorruptedError
-from puretransforms.hub.registry import get_weights
+from puretransforms.hub.weights import get_weights
 
 BOTH = pytest.mark.parametrize(("kind", "name"), [(EBMPurify, "ebm-small-32"), (VAEPurify, "vae-small-32")])
 

@@ -122,7 +122,7 @@ class PurifiedDataset(Dataset):
 
 def rebuilt(dataset: Any, kept: Sequence[int], images: Sequence[bytes]) -> Any:
     """``dataset`` with purified ``images``, in memory: of its own type where it holds its pixels in ``data``."""
-    pixels = getattr(dataset, "data", None)
+    pixels: Any = getattr(dataset, "data", None)
     if _is_pixels(pixels) and len(kept) == len(dataset) == len(pixels):
         purified = np.stack([_like(np.asarray(PIL.Image.open(io.BytesIO(png))), pixels.shape[1:]) for png in images])
         dataset = copy.copy(dataset)
@@ -158,7 +158,7 @@ def _files(dataset: Any) -> list[str]:
     if isinstance(dataset, Subset):
         inner = _files(dataset.dataset)
         return [inner[i] for i in dataset.indices] if inner else []
-    samples = next((getattr(dataset, name) for name in _SAMPLES if getattr(dataset, name, None)), [])
+    samples: Any = next((getattr(dataset, name) for name in _SAMPLES if getattr(dataset, name, None)), [])
     if getattr(dataset, "loader", default_loader) is not default_loader or type(dataset).__name__ == "PoisonedDataset":
         return []
     paths = [os.fspath(pair[0]) for pair in samples if isinstance(pair, tuple) and isinstance(pair[0], str | Path)]
@@ -173,7 +173,7 @@ def _targets(dataset: Any) -> list[int]:
         return [inner[i] for i in dataset.indices] if inner else []
     found = next((getattr(dataset, name) for name in _TARGETS if getattr(dataset, name, None) is not None), None)
     if found is None:
-        samples = next((getattr(dataset, name) for name in _SAMPLES if getattr(dataset, name, None)), None)
+        samples: Any = next((getattr(dataset, name) for name in _SAMPLES if getattr(dataset, name, None)), None)
         found = [pair[1] for pair in samples] if samples else [_pair(dataset[i])[1] for i in range(len(dataset))]
     found = found.tolist() if isinstance(found, np.ndarray | Tensor) else list(found)
     found = [int(t) if isinstance(t, np.integer | Tensor) and np.ndim(t) == 0 else t for t in found]
@@ -208,7 +208,7 @@ def _fingerprint(dataset: Any, targets: list[int], listed: bool) -> str:
     """Of the targets, and of the pixels: all in ``data``, or some samples; files are ``listed`` with their sizes."""
     digest, data = hashlib.sha256(repr(targets).encode()), getattr(dataset, "data", None)
     if _is_pixels(data):
-        digest.update(np.ascontiguousarray(np.asarray(data)))
+        digest.update(np.ascontiguousarray(np.asarray(data)).data)
     elif not listed:
         for i in spread(len(dataset)):
             try:

@@ -1,7 +1,7 @@
-"""Registry, folder, hashes and card of every registered name say the same, and the wheel carries the folder."""
+"""meta.json, folder, hashes and card of every name say the same; a new folder is a new name."""
 
 import json
-import tomllib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +12,14 @@ from typer.testing import CliRunner
 
 from puretransforms.cli.main import app
 from puretransforms.errors import WeightsCorruptedError, WeightsUnavailableError
-from puretransforms.hub import registry
-from puretransforms.hub.card import card_of
+from puretransforms.hub import weights
 from puretransforms.hub.files import sha256_of
 from puretransforms.hub.load import load
-from puretransforms.hub.registry import PurifierWeights, get_weights, list_weights
+from puretransforms.hub.weights import PurifierWeights, card_of, get_weights, list_weights, read_meta, write_cards
 from puretransforms.transforms.base import PureTransform
 
 ROOT = Path(__file__).parents[2]
-FILES = ("config.json", "model.safetensors", "README.md", "recipe.py")
+FILES = ("config.json", "model.safetensors", "README.md", "recipe.py", "metrics.json", "meta.json")
 
 
 def test_there_are_names_and_wrong_ones_are_told_the_right_one():
@@ -39,7 +38,7 @@ def test_registry_folder_hashes_and_card_are_equal(name):
     config = json.loads((folder / "config.json").read_text())
     assert config["transform"] == entry.transform and config["sha256"] == entry.sha256["model.safetensors"]
     card = ModelCard((folder / "README.md").read_text())
-    assert str(card) == card_of(entry), f"write the card of {name} again"
+    assert str(card) == card_of(entry), f"the card of {name} is not that of its meta.json: make cards"
     assert card.data.library_name == "puretransforms" and card.data.license == entry.license
     assert card.data.pipeline_tag == "image-to-image" and "data-purification" in card.data.tags
     assert card.data.datasets == list(entry.datasets) and entry.training_data in card.text
@@ -60,8 +59,8 @@ def test_what_is_pushed_is_the_folder_and_comes_back_pinned(hub, name, monkeypat
     assert result.exit_code == 0, result.output
     commit = hub.repos[f"me/{name}"].refs["main"]
     pushed = {file: data for file, data in hub.repos[f"me/{name}"].commits[commit].items() if file != ".gitattributes"}
-    assert pushed == {file: (entry.folder() / file).read_bytes() for file in (*FILES, "metrics.json")}
-    monkeypatch.setitem(registry._ENTRIES, name, replace(entry, repo_id=f"me/{name}", revision=commit))
+    assert pushed == {file: (entry.folder() / file).read_bytes() for file in FILES}
+    monkeypatch.setitem(weights._entries(), name, replace(entry, repo_id=f"me/{name}", revision=commit))
     monkeypatch.setattr(PurifierWeights, "folder", lambda _: None)  # as where the package does not carry it
     again = load(name)
     assert again.label == f"me/{name}@{commit[:12]}" and again.sha256 == entry.sha256["model.safetensors"]
@@ -84,13 +83,47 @@ def test_bundled_weights_load_and_purify_without_a_network(name, photo):
     assert (out.float() - photo.float()).abs().mean() < 20  # it is still that photo
 
 
-@pytest.mark.parametrize("name", list_weights())
-def test_the_wheel_carries_exactly_these_files(name):
-    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    carried = {path for path in wheel["force-include"] if path.startswith(f"weights/{name}/")}
-    assert carried >= {f"weights/{name}/{file}" for file in FILES}
-    assert all(wheel["force-include"][path] == f"puretransforms/{path}" for path in carried)
-    assert not any("training." in path for path in carried)
+@pytest.fixture
+def package(monkeypatch, tmp_path) -> Path:
+    """A package folder whose ``weights`` hold one copy, named ``mine``."""
+    monkeypatch.setattr("puretransforms.hub.weights._PACKAGE", tmp_path / "package")
+    shutil.copytree(ROOT / "weights" / "ebm-small-32", tmp_path / "package" / "weights" / "mine")
+    weights._entries.cache_clear()
+    yield tmp_path / "package"
+    weights._entries.cache_clear()
+
+
+def test_a_new_folder_is_a_new_name_without_code(package):
+    assert list_weights() == ["mine"] and get_weights("mine").folder() == package / "weights" / "mine"
+    assert PureTransform.from_pretrained("mine").pretrained.startswith("mine@")
+    meta = package / "weights" / "mine" / "meta.json"
+    facts = json.loads(meta.read_text())
+    meta.write_text(json.dumps(facts | {"summary": "Mine."}))
+    weights._entries.cache_clear()
+    assert write_cards() == [package / "weights" / "mine" / "README.md"]
+    assert "Mine." in write_cards()[0].read_text() and "puretransforms/ebm-small-32" in write_cards()[0].read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "is not JSON"),
+        ([], "expected a JSON object"),
+        ({"license": ...}, "expected license in .*lacks it"),
+        ({"licence": "mit"}, "sets licence, which is no fact"),
+        ({"name": "other"}, "sets name, which is no fact"),
+        ({"sha256": {"config.json": "0"}}, "expected sha256 of config.json and model.safetensors"),
+        ({"sizes": [16]}, "two whole numbers"),
+    ],
+)
+def test_wrong_facts_are_refused(tmp_path, change, message):
+    meta = tmp_path / "mine" / "meta.json"
+    meta.parent.mkdir()
+    facts = json.loads((ROOT / "weights" / "ebm-small-32" / "meta.json").read_text())
+    changed = {key: value for key, value in (facts | (change or {})).items() if value is not ...} if change else change
+    meta.write_text("{" if change is None else json.dumps(changed))
+    with pytest.raises(WeightsCorruptedError, match=message):
+        read_meta(meta)
 
 
 def test_a_damaged_bundled_file_is_refused(monkeypatch, tmp_path):
@@ -99,7 +132,7 @@ def test_a_damaged_bundled_file_is_refused(monkeypatch, tmp_path):
     folder.mkdir(parents=True)
     for file in ("config.json", "model.safetensors"):
         (folder / file).write_bytes((entry.folder() / file).read_bytes())
-    monkeypatch.setattr("puretransforms.hub.registry._PACKAGE", tmp_path)
+    monkeypatch.setattr("puretransforms.hub.weights._PACKAGE", tmp_path)
     assert load("ebm-small-32").sha256 == entry.sha256["model.safetensors"]
     for file in ("model.safetensors", "config.json"):
         data = (folder / file).read_bytes()
