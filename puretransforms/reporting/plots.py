@@ -91,7 +91,7 @@ def scatter_svg(points: Sequence[tuple[float, float, str, str]], x_label: str, y
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure, axes = _figure(8, max(4, 1 + 0.22 * len({point[2] for point in points})))
+    figure, axes = _figure(8.0, max(4.0, 1 + 0.22 * len({point[2] for point in points})))
     for number, series in enumerate(dict.fromkeys(point[2] for point in points)):
         own = [point for point in points if point[2] == series]
         xs, ys = [point[0] for point in own], [point[1] for point in own]
