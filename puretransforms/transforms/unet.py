@@ -113,7 +113,9 @@ class UNetPurify(PureTransform):
 
         Args:
             dataset: what :func:`puretransforms.data.samples.gather` takes; images of one size.
-            updates, batch_size, lr: of :func:`~puretransforms.train.unet.denoise_and_damp`.
+            updates: steps of the optimizer.
+            batch_size: images in each.
+            lr: its rate at the start; see :func:`~puretransforms.train.unet.denoise_and_damp`.
             seed: of the training; ``None`` for the purifier's own, or 0.
             device: where to train and to purify; ``None`` for where the images are.
             checkpoint: file that is written every ``save_every`` updates, and from which the same call goes on after
