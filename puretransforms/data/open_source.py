@@ -31,7 +31,8 @@ def open_source(
         source: a folder or its URL; tar shards (a name that ends in ``.tar``, with ``{000..099}`` or ``*``, or a list
             of such names); a dataset of torchvision or of Hugging Face, or a name that :func:`named` takes; a
             :class:`Source`.
-        image_key, label_key: see :class:`WebDatasetShards` and :class:`HuggingFaceDataset`; for nothing else.
+        image_key: see :class:`WebDatasetShards` and :class:`HuggingFaceDataset`; for nothing else.
+        label_key: likewise.
         options: for fsspec, where ``source`` is a URL.
 
     Raises:

@@ -58,7 +58,8 @@ def interpolate_randomly(
     Args:
         images: ``[B, C, H, W]`` float32 or float64, any number of channels, any range.
         noise: of the ``B`` images.
-        alpha, boundary: as :func:`draw_offsets` and :func:`interpolate` take them.
+        alpha: as :func:`draw_offsets` takes it.
+        boundary: as :func:`interpolate` takes it.
     """
     if not alpha:
         return images.clone()

@@ -73,7 +73,8 @@ def langevin_chain(
         x: start in ``[-1, 1]``, float32 or float64.
         noise: row ``i`` drives row ``i``; step ``t`` draws from its stream ``t``.
         steps: number of steps and of states.
-        step_size, temperature: as in :func:`langevin_step`; a trained energy is meaningful with its own alone.
+        step_size: as in :func:`langevin_step`; a trained energy is meaningful with its own alone.
+        temperature: likewise.
         first_step: number of the first noise stream, to continue a chain where it stopped.
     """
     for step in range(first_step, first_step + steps):

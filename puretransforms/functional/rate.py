@@ -60,8 +60,10 @@ def rate_objective(
     table and the encoder.
 
     Args:
-        x, reconstruction: ``[B, 3, H, W]`` in ``[0, 1]``.
-        mu, log_var: ``[B, C, h, w]`` of the latent map.
+        x: ``[B, 3, H, W]`` in ``[0, 1]``.
+        reconstruction: likewise.
+        mu: ``[B, C, h, w]``, means of the latent map.
+        log_var: ``[B, C, h, w]``, logarithms of its variances.
         perturbation: ``[B, 3, H, W]``, unbounded; ``None`` leaves out its two terms.
         rate_limit: nats for a cell of the latent map, below which the rate is free. A cell is 2x2 pixels with the
             small stem: 1 nat is 0.36 bits per pixel there.

@@ -52,6 +52,7 @@ class LoadedWeights:
 
 
 def sha256_of(data: bytes) -> str:
+    """The hash in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -113,6 +114,7 @@ def parse(
 
 
 def parse_config(data: bytes, origin: str) -> dict[str, Any]:
+    """The object in a config.json; ``origin`` is for the message of :class:`WeightsCorruptedError`."""
     try:
         config = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -124,6 +126,7 @@ def parse_config(data: bytes, origin: str) -> dict[str, Any]:
 
 
 def parse_state(data: bytes, origin: str) -> dict[str, Tensor]:
+    """The tensors in a model.safetensors, all finite, else :class:`WeightsCorruptedError`."""
     try:
         state = safetensors.torch.load(data)
     except _BROKEN as error:

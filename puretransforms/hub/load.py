@@ -45,7 +45,10 @@ def load(
             Hub, ``user/name`` or ``user/name@revision``, tried in this order.
         revision: branch, tag or commit of the repo. Of registered weights it replaces the pinned commit, and then
             their pinned hashes are not asked for.
-        cache_dir, token, local_files_only, force_download: as in ``huggingface_hub.hf_hub_download``.
+        cache_dir: of downloads; ``None`` for that of ``huggingface_hub``.
+        token: of the Hugging Face Hub; ``None`` for that of ``hf auth login``.
+        local_files_only: ask no network.
+        force_download: even where the files are in the cache or in the package.
         verify: compare hashes: the registered ones, else the one in config.json and what the Hub says of its files.
         sha256: what model.safetensors must have, to pin weights of your own.
 

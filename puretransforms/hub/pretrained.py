@@ -77,8 +77,15 @@ class Pretrained(PyTorchModelHubMixin):
         unless overridden, and the state is loaded strictly, in the dtype of the file, in eval mode on the CPU.
 
         Args:
-            pretrained_model_name_or_path, revision, cache_dir, token, local_files_only, force_download, verify, sha256:
-                as in :func:`puretransforms.hub.load.load`.
+            pretrained_model_name_or_path: a registered name, a folder, or a repo ``user/name`` or
+                ``user/name@revision``.
+            revision: branch, tag or commit of the repo.
+            cache_dir: of downloads; ``None`` for that of ``huggingface_hub``.
+            token: of the Hugging Face Hub; ``None`` for that of ``hf auth login``.
+            local_files_only: ask no network.
+            force_download: even where the files are in the cache or in the package.
+            verify: compare hashes, as in :func:`puretransforms.hub.load.load`.
+            sha256: what model.safetensors must have, to pin weights of your own.
             **overrides: arguments of the constructor.
 
         Raises:
@@ -303,7 +310,7 @@ def _shortened(reason: str, most: int = 180) -> str:
 
 
 def _sorted_keys(reason: str) -> str:
-    """torch lists unexpected keys in the order of a set, which changes from process to process: here sorted."""
+    """Torch lists unexpected keys in the order of a set, which changes from process to process: here sorted."""
     intro, colon, keys = reason.partition("state_dict: ")
     if not colon:
         return reason

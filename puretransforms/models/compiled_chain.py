@@ -53,6 +53,12 @@ class CompiledChain:
         Args:
             net: the energy, frozen, ``[B, C, H, W] -> [B]``; gets its images in the dtype of its first parameter.
                 Its parameters may change from call to call, its layers are compiled once.
+            x: start, in ``[-1, 1]``.
+            noise: of the chain, as all that follows, for :func:`~puretransforms.functional.langevin.langevin_chain`.
+            steps: number of steps.
+            step_size: of a step.
+            temperature: of the chain.
+            first_step: number of the first noise stream.
 
         Raises:
             CompilationError: ``torch.compile`` does not work here, say for want of a C++ compiler.

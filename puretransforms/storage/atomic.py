@@ -14,7 +14,7 @@ _syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if os.name 
 
 
 def write_file(path: str, data: bytes) -> None:
-    """Write a new file, not yet durable. (Three system calls; buffered ``open`` takes seven.)"""
+    """Write a new file, not yet durable. Three system calls; buffered ``open`` takes seven."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o666)
     try:
         view = memoryview(data)

@@ -33,6 +33,9 @@ def retried(what: str, function: Callable[..., Any], *args: Any, **options: Any)
     """``function(*args, **options)``, tried again after a failure that may pass.
 
     Args:
+        function: what to call.
+        *args: its arguments.
+        **options: its named arguments.
         what: what is done, for the message: ``"write s3://bucket/a.png"``.
 
     Raises:

@@ -64,7 +64,8 @@ def train_classifier(
         model: float ``[B, C, H, W]`` in ``[0, 1]`` to logits ``[B, K]``; its initial weights are the caller's.
         images: uint8 ``[N, C, H, W]``; moved to ``device`` whole.
         labels: integers ``[N]`` in ``0 .. K - 1``.
-        epochs, batch_size: passes over the data; the largest batch.
+        epochs: passes over the data.
+        batch_size: the largest batch.
         recipe: optimizer and learning-rate schedule (:mod:`puretransforms.train.recipes`).
         label_smoothing: of the cross-entropy.
         augment: ``(uint8 batch, CPU generator) -> batch`` in ``0 .. 255`` of any dtype; ``None`` for none.

@@ -33,10 +33,17 @@ def fit_dvae(
     rounding (the authors truncate, which darkens by half a level).
 
     Args:
-        first, second: their initial weights are the caller's.
+        first: the network of the first stage; its initial weights are the caller's.
+        second: that of the second stage, likewise.
+        images: uint8 ``[N, 3, H, W]``.
+        labels: integers ``[N]``.
+        schedule: of both stages.
         sample: draw the latent noise where images are purified between the stages, as the authors do, instead of
             taking the mean of the code.
-        images, labels, schedule, precision, compiled, seed, state: as in :func:`fit_stage`.
+        precision: as in :func:`fit_stage`.
+        compiled: as in :func:`fit_stage`.
+        seed: as in :func:`fit_stage`.
+        state: as in :func:`fit_stage`.
 
     Raises:
         NoImageError, LabelError, DivergenceError: as there.
@@ -66,6 +73,9 @@ def without_perturbation(
     """``clamp(x - p, 0, 1)`` of uint8 images ``[N, 3, H, W]``, as uint8 by rounding, where the images are.
 
     Args:
+        net: of one stage.
+        images: uint8 ``[N, 3, H, W]``.
+        labels: integers ``[N]``.
         seed: of the latent noise; ``None`` for the mean of the code.
         precision: of the net.
     """

@@ -84,10 +84,12 @@ def denoising_score_matching(
         images: uint8 ``[N, 3, H, W]``, moved to the device of the net whole.
         updates: number of Adam steps in all, also of a resumed run.
         batch_size: images drawn, with replacement, for an update.
-        lr, schedule: the rate of an update is ``lr * schedule(fraction of the updates done)``.
+        lr: the rate of an update is ``lr * schedule(fraction of the updates done)``.
+        schedule: see ``lr``.
         noise_range: smallest and largest ``s``, in ``[-1, 1]`` units.
         removal: 0.5 is the exact Langevin drift for data blurred by noise of one ``step_size``.
-        step_size, temperature: of the purifier that will use the net.
+        step_size: of the purifier that will use the net.
+        temperature: likewise.
         augment: ``(uint8 batch, CPU generator) -> uint8 batch``.
         precision: of the layers: ``torch.bfloat16`` by autocast, or ``torch.float32``. Weights and loss are float32.
         seed: fixes images, levels and noise; the global generators are neither read nor changed.
@@ -147,8 +149,18 @@ def maximum_likelihood(
         data_noise: standard deviation of the noise on data, in ``[-1, 1]`` units; 1 to 2 times ``step_size``.
         bank_size: states kept, at least ``batch_size``.
         rejuvenation: chance of a visited slot to restart from data.
-        net, images, updates, batch_size, lr, schedule, step_size, temperature, augment, precision, seed, state: as in
-            :func:`denoising_score_matching`.
+        net: as in :func:`denoising_score_matching`.
+        images: as in :func:`denoising_score_matching`.
+        updates: as in :func:`denoising_score_matching`.
+        batch_size: as in :func:`denoising_score_matching`.
+        lr: as in :func:`denoising_score_matching`.
+        schedule: as in :func:`denoising_score_matching`.
+        step_size: as in :func:`denoising_score_matching`.
+        temperature: as in :func:`denoising_score_matching`.
+        augment: as in :func:`denoising_score_matching`.
+        precision: as in :func:`denoising_score_matching`.
+        seed: as in :func:`denoising_score_matching`.
+        state: as in :func:`denoising_score_matching`.
 
     Raises:
         NoImageError, DivergenceError: as there.

@@ -141,7 +141,9 @@ class EBMPurify(PureTransform):
 
         Args:
             dataset: what :func:`puretransforms.data.samples.gather` takes; images of one size.
-            updates, batch_size, lr: of Adam.
+            updates: number of Adam steps.
+            batch_size: images drawn for each.
+            lr: of Adam at the start.
             seed: of the training; ``None`` for the purifier's own, or 0.
             device: where to train and to purify; ``None`` for where the images are.
             checkpoint: file that is written every ``save_every`` updates, and from which the same call goes on after

@@ -18,7 +18,7 @@ from .base import PureTransform
 
 STRONGEST = 100.0  # in 1/255: beyond it no network has been trained
 JITTER = (0.5, 1.5)  # strengths are multiplied by a factor between these
-_STRENGTH, _CHROMA = 16.0, 75.0  # where neither the caller nor the weights say
+_STRENGTH, _CHROMA = 25.0, 75.0  # where neither the caller nor the weights say
 _LEVELS = 255
 
 
@@ -35,7 +35,7 @@ class UNetPurify(PureTransform):
         weights: a name (:func:`puretransforms.hub.list_weights`), a folder or a repo of the Hugging Face Hub; ``None``
             for an untrained network, which leaves every image as it is: for training and for tests.
         arch: ``"small"`` or ``"base"``; ``None``: as the weights say, or ``"small"``.
-        strength: of luma, 0 (left as it is) to 100. ``None``: as the weights say, or 16.
+        strength: of luma, 0 (left as it is) to 100. ``None``: as the weights say, or 25.
         chroma: strength of colour, 0 to 100. ``None``: as the weights say, or 75.
         jitter: draw both strengths anew for each image, each times a factor log-uniform from 0.5 to 1.5, so that what
             survives is not the same at every access.
@@ -113,7 +113,9 @@ class UNetPurify(PureTransform):
 
         Args:
             dataset: what :func:`puretransforms.data.samples.gather` takes; images of one size.
-            updates, batch_size, lr: of :func:`~puretransforms.train.unet.denoise_and_damp`.
+            updates: steps of the optimizer.
+            batch_size: images in each.
+            lr: its rate at the start; see :func:`~puretransforms.train.unet.denoise_and_damp`.
             seed: of the training; ``None`` for the purifier's own, or 0.
             device: where to train and to purify; ``None`` for where the images are.
             checkpoint: file that is written every ``save_every`` updates, and from which the same call goes on after

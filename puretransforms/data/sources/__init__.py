@@ -1,0 +1,1 @@
+"""Where images come from: a folder, a dataset, tar shards, each behind one interface."""

@@ -1,5 +1,7 @@
-"""How large is the perturbation that the label predicts? For those that a fitted D-VAE finds (Yu et al., ICML 2024,
-arXiv 2405.01460)."""
+"""How large is the perturbation that the label predicts?
+
+For those that a fitted D-VAE finds (Yu et al., ICML 2024, arXiv 2405.01460).
+"""
 
 import torch
 

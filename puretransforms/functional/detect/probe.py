@@ -1,5 +1,7 @@
-"""How fast and how far a simple classifier separates the classes: availability poisons are shortcuts, (almost) linearly
-separable (Yu et al., "Availability Attacks Create Shortcuts", KDD 2022, arXiv 2111.00898).
+"""How fast and how far a simple classifier separates the classes.
+
+Availability poisons are shortcuts, (almost) linearly separable (Yu et al., "Availability Attacks Create Shortcuts",
+KDD 2022, arXiv 2111.00898).
 
 The classifier is ridge regression on one-hot labels, whose leave-one-out predictions have a closed form; the features
 are raw values, or responses to random patches of the data itself (Coates & Ng, ICML 2011).

@@ -1,5 +1,8 @@
-"""Which images, and which classes, have the higher values: of an energy, say, which is high where an image looks
-unnatural (PureGen, arXiv 2405.18627, ranks images so before it purifies the upper half)."""
+"""Which images, and which classes, have the higher values.
+
+Of an energy, say, which is high where an image looks unnatural (PureGen, arXiv 2405.18627, ranks images so before it
+purifies the upper half).
+"""
 
 import torch
 

@@ -20,8 +20,10 @@ def residual(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
 
 
 def whitened(r: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """A residual over its own deviation in 5x5 windows (all channels together), cut at 3: texture counts no more than
-    the same pattern on a flat wall."""
+    """A residual over its own deviation in 5x5 windows (all channels together), cut at 3.
+
+    Texture counts no more than the same pattern on a flat wall.
+    """
     power = avg_pool2d(r.square().mean(1, keepdim=True), 5, stride=1, padding=2, count_include_pad=False)
     return (r / (power + _FLOOR**2).sqrt()).clamp_(-_LIMIT, _LIMIT)
 
