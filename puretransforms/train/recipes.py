@@ -20,13 +20,11 @@ class Stepper(Protocol):
 
 @runtime_checkable
 class Recipe(Protocol):
-    """Settings of an optimizer and of its schedule.
+    """Settings of an optimizer and of its schedule."""
 
-    Attributes:
-        reduction: ``"mean"`` or ``"sum"``, how the losses of a batch are put together before the gradient.
-    """
-
-    reduction: str
+    @property
+    def reduction(self) -> str:
+        """``"mean"`` or ``"sum"``, how the losses of a batch are put together before the gradient."""
 
     def build(self, model: nn.Module, epochs: int, steps_per_epoch: int, batch_size: int) -> Stepper:
         """An optimizer for the parameters of ``model``, at the beginning of its schedule."""
