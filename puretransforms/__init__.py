@@ -14,6 +14,7 @@ from .transforms.chain import PurifierChain
 from .transforms.coin import COINInterpolate
 from .transforms.ebm import EBMPurify
 from .transforms.projection import OrthogonalProjection
+from .transforms.unet import UNetPurify
 from .transforms.vae import VAEPurify
 
 __all__ = [  # noqa: RUF022 (plain sorting)
@@ -33,6 +34,7 @@ __all__ = [  # noqa: RUF022 (plain sorting)
     "PureTransform",
     "PurifierChain",
     "ScanResult",
+    "UNetPurify",
     "VAEPurify",
     "clean",
     "clean_in_memory",

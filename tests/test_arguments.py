@@ -71,7 +71,7 @@ def of_the_base(call: str) -> bool:
 
 PURIFIERS = {
     "AutoPurify", "BitDepthReduce", "COINInterpolate", "EBMPurify", "GaussianBlur", "Grayscale", "JPEGCompress",
-    "MedianBlur", "OrthogonalProjection", "VAEPurify",
+    "MedianBlur", "OrthogonalProjection", "UNetPurify", "VAEPurify",
 }  # fmt: skip
 
 

@@ -85,5 +85,5 @@ def test_clean_auto(convolved, tmp_path):
         "AutoPurify(chain=[{'name': 'coin', 'alpha': 2.0}]"
         in json.loads((tmp_path / "out/run.json").read_text())["purifier"]["repr"]
     )
-    with pytest.raises(ValueError, match="among auto, .*, got 'magic'"):
+    with pytest.raises(ValueError, match=r"among auto, .*, got 'magic'"):
         clean(folder, tmp_path / "other", "magic")

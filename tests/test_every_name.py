@@ -71,23 +71,32 @@ def source(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    """``bench(*words)``: results of the preset ``tiny`` on toy data, by ``(poison, purifier)``; each case runs once."""
-    folder = tmp_path_factory.mktemp("bench")
+def bench(folder: Path, *words: str) -> dict[tuple[str, str], dict]:
+    """Results of the preset ``tiny`` on toy data, by ``(poison, purifier)``."""
     x = torch.stack([texture(number) for number in range(60)]).mul(255).byte().permute(0, 2, 3, 1).numpy()
     y = np.arange(60) % 3
     np.savez(folder / "toy.npz", x_train=x[:48], y_train=y[:48], x_test=x[48:], y_test=y[48:])
+    report = shell("bench", "--preset", "tiny", "--data", folder / "toy.npz", "--out", folder / "bench", *words)
+    assert "|" in report
+    results = [json.loads(file.read_text())["result"] for file in (folder / "bench" / "results").glob("*.json")]
+    return {(result["poison"], result["purifier"]): result for result in results}
 
-    def run(*words: str) -> dict[tuple[str, str], dict]:
-        report = shell("bench", "--preset", "tiny", "--data", folder / "toy.npz", "--out", folder / "out", *words)
-        assert "|" in report
-        files = (folder / "out" / "results").iterdir()
-        results = [json.loads(file.read_text())["result"] for file in files if file.suffix == ".json"]
-        return {(result["poison"], result["purifier"]): result for result in results}
 
-    run.folder = folder / "out"
-    return run
+def row(spec: str) -> str:
+    return f"{spec}:rate=0.2" if is_targeted(spec) else spec
+
+
+@pytest.fixture(scope="module")
+def columns(tmp_path_factory):
+    """One run of the bench with every purifier: one name that fails fails all, and its error names it."""
+    folder = tmp_path_factory.mktemp("columns")
+    return folder / "bench", bench(folder, "--poisons", "lsp", "--purifiers", ",".join(PURIFIERS))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """One run of the bench with every poison."""
+    return bench(tmp_path_factory.mktemp("rows"), "--poisons", ",".join(map(row, POISONS)), "--purifiers", "none")
 
 
 @pytest.mark.parametrize("spec", PURIFIERS)
@@ -103,8 +112,8 @@ def test_a_purifier_is_made_and_cleans(spec, source, tmp_path):
 
 
 @pytest.mark.parametrize("spec", PURIFIERS)
-def test_a_purifier_runs_in_the_bench(spec, bench):
-    result = bench("--poisons", "lsp", "--purifiers", spec)["lsp", spec]
+def test_a_purifier_runs_in_the_bench(spec, columns):
+    result = columns[1]["lsp", spec]
     assert len(result["test"]) > 0 and all(0 <= accuracy <= 1 for accuracy in result["test"])
 
 
@@ -122,19 +131,17 @@ def test_a_poison_is_made_and_poisons_a_folder(spec, source, tmp_path):
 
 
 @pytest.mark.parametrize("spec", POISONS)
-def test_a_poison_runs_in_the_bench(spec, bench):
-    row = f"{spec}:rate=0.2" if is_targeted(spec) else spec
-    result = bench("--poisons", row, "--purifiers", "none")[row, "none"]
-    targeted_or_backdoor = result["kind"] != "availability"
-    assert len(result["test"]) > 0 and bool(result["success"]) == targeted_or_backdoor
+def test_a_poison_runs_in_the_bench(spec, rows):
+    result = rows[row(spec), "none"]
+    aimed = result["kind"] != "availability"
+    assert len(result["test"]) > 0 and bool(result["success"]) == aimed
 
 
-def test_the_leaderboard_shows_what_was_run(bench, tmp_path):
-    bench("--poisons", "lsp", "--purifiers", "jpeg:quality=10")
-    said = shell("leaderboard", bench.folder, "--out", tmp_path / "board.html")
+def test_the_leaderboard_shows_what_was_run(columns, tmp_path):
+    said = shell("leaderboard", columns[0], "--out", tmp_path / "board.html")
     page = (tmp_path / "board.html").read_text()
     assert f"page in {tmp_path / 'board.html'}" in said
-    assert all("lsp" in text and "jpeg:quality=10" in text for text in (said, page))
+    assert all("lsp" in text and "jpeg" in text for text in (said, page))
 
 
 @cache

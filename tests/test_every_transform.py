@@ -30,10 +30,11 @@ CASES = {
     "GaussianBlur": {},
     "MedianBlur": {},
     "EBMPurify": {"weights": None, "nf": 4, "steps": 2},
+    "UNetPurify": {"weights": None, "grain": 4.0},  # untrained, the network itself leaves images as they are
     "VAEPurify": {"weights": None, "width": 4, "latent": 8},
     "PurifierChain": {"steps": ["coin:alpha=1.5", "gaussian"]},
 }
-RANDOM = {"AutoPurify", "COINInterpolate", "EBMPurify", "PurifierChain"}
+RANDOM = {"AutoPurify", "COINInterpolate", "EBMPurify", "PurifierChain", "UNetPurify"}
 NO_GRAPH = {"EBMPurify", "JPEGCompress", "MedianBlur"}  # autograd inside; an image codec; kornia's checks in Python
 FLAT_GRADIENT = {"JPEGCompress", "BitDepthReduce"}  # piecewise constant: their gradient is none or 0, BPDA is for them
 

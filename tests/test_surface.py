@@ -23,6 +23,7 @@ SURFACE = {
     "PureTransform",
     "PurifierChain",
     "ScanResult",
+    "UNetPurify",
     "VAEPurify",
     "clean",
     "clean_in_memory",

@@ -41,7 +41,7 @@ Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool | None) -> None:
     if wanted:
         from .. import __version__
 
@@ -52,8 +52,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = None,
 ) -> None:
     """Purify poisoned image data before training."""
     here = str(Path.cwd())
@@ -71,7 +71,7 @@ def scan(
     seed: Annotated[int, typer.Option(help="Which images are drawn.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Threads that decode; default: one per core.")] = None,
     vae: Annotated[str | None, typer.Option(help="Folder of a VAEPurify that was fitted to these images.")] = None,
-    fail: Annotated[bool, typer.Option("--fail", help="Exit with status 2 if a detector raises an alarm.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with 2 on an alarm or too little evidence.")] = False,
     progress: Progress = True,
 ) -> None:
     """Is this dataset poisoned, how, and what cures it? Nothing is changed."""
@@ -83,7 +83,7 @@ def scan(
     say(str(result))
     if out is not None:
         say(f"\nreport in {result.save(out)}, suspects in {out / 'suspects.csv'}")
-    if fail and result.verdict.alarms:
+    if fail and (result.verdict.alarms or result.insufficient):
         raise typer.Exit(2)
 
 

@@ -23,6 +23,10 @@ class Whitening(nn.Module):
     natural images hardly vary and where autoregressive noise lives.
     """
 
+    mean: Tensor
+    std: Tensor
+    filters: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         stored = json.loads(_STATISTICS.read_text())

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, GREY = "#4878a8", "#808080"
+_LETTER = 0.09  # inches
+_LONGEST = 36  # letters of a name
 _COLOURS = (
     "#4477aa",
     "#ee6677",
@@ -61,7 +63,10 @@ def matrix_svg(values: Mapping[tuple[str, str], float], title: str) -> str:
         MissingExtraError: matplotlib is not installed.
     """
     rows, columns = (list(dict.fromkeys(key[axis] for key in values)) for axis in (0, 1))
-    figure, axes = _figure(2 + 0.8 * len(columns), 1 + 0.35 * len(rows))
+    wide, tall = (max((len(_plain(name)) for name in names), default=0) for names in (columns, rows))
+    figure, axes = _figure(
+        1 + _LETTER * tall + max(0.8, _LETTER * (wide + 2)) * len(columns), 1 + 0.35 * max(len(rows), 2)
+    )
     grid = [[values.get((row, column), float("nan")) for column in columns] for row in rows]
     if values:
         axes.pcolormesh(grid, cmap=_white_to_green(), vmin=0, vmax=100, edgecolors="white")
@@ -86,14 +91,15 @@ def scatter_svg(points: Sequence[tuple[float, float, str, str]], x_label: str, y
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure, axes = _figure(7.0, 4.0)
+    figure, axes = _figure(8.0, max(4.0, 1 + 0.22 * len({point[2] for point in points})))
     for number, series in enumerate(dict.fromkeys(point[2] for point in points)):
         own = [point for point in points if point[2] == series]
         xs, ys = [point[0] for point in own], [point[1] for point in own]
         marks = axes.scatter(xs, ys, color=_COLOURS[number % len(_COLOURS)], label=_plain(series), alpha=0.8)
         marks.set_gid(f"series {number}")
         for x, y, _, name in own:
-            axes.annotate(_plain(name), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+            beside = axes.annotate(_plain(name), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+            beside.set_in_layout(False)  # long names shall not take the room of the points
     axes.set_ylim(0, 100)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -130,7 +136,9 @@ def _grey(axes: Any) -> None:
 
 
 def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # no mathematics in names
+    """A name as it may stand in a chart: no mathematics in it, and its middle left out where it is long."""
+    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 + 1 :]}"
+    return short.replace("$", r"\$")
 
 
 def _svg(figure: "Figure", transparent: bool = False) -> str:

@@ -20,11 +20,13 @@ class Stepper(Protocol):
 
 @runtime_checkable
 class Recipe(Protocol):
-    """Settings of an optimizer and of its schedule."""
+    """Settings of an optimizer and of its schedule.
 
-    @property
-    def reduction(self) -> str:
-        """``"mean"`` or ``"sum"``, how the losses of a batch are put together before the gradient."""
+    Attributes:
+        reduction: ``"mean"`` or ``"sum"``, how the losses of a batch are put together before the gradient.
+    """
+
+    reduction: ClassVar[str]
 
     def build(self, model: nn.Module, epochs: int, steps_per_epoch: int, batch_size: int) -> Stepper:
         """An optimizer for the parameters of ``model``, at the beginning of its schedule."""

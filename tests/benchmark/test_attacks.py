@@ -103,7 +103,7 @@ def test_a_backdoor_without_other_classes_is_refused() -> None:
     ("spec", "error", "message"),
     [
         ("arsenic", RegistryError, "expected a poison among ar, badnets"),
-        ("lsp:seed", RegistryError, "name:option=value.*got 'lsp:seed'|module:Class"),
+        ("lsp:seed", RegistryError, "lsp:option=value, got 'lsp:seed'"),
         ("clean:seed=1", BenchmarkError, "'clean' without options"),
         ("lsp:rate=2", BenchmarkError, "a rate above 0 and up to 1 in 'lsp:rate=2'"),
         ("lsp:setup=2", BenchmarkError, "of a targeted poison, got 'lsp:setup=2'"),

@@ -183,7 +183,7 @@ def test_progress_at_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(40, "40 s"), (89.4, "89 s"), (95, "2 min"), (5340, "89 min"), (12000, "3 h 20 min")]
+    ("seconds", "text"), [(40.0, "40 s"), (89.4, "89 s"), (95.0, "2 min"), (5340.0, "89 min"), (12000.0, "3 h 20 min")]
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text

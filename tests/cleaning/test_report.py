@@ -103,9 +103,8 @@ def test_what_a_scan_said_stands_first(cleaned):
         summary = Summary.of(map(json.loads, lines))
     run = json.loads((cleaned.out / "run.json").read_text())
     run["scan"] = {"headline": "class-wise bounded (clear)", "words": "Looked <at> 24.", "advice": "JPEG"}
-    page = render(
-        Summary(counts=summary.counts, aside=summary.aside), run, Layout(cleaned.out), cleaned.source
-    ).decode()
+    counts = Summary(counts=summary.counts, aside=summary.aside)
+    page = render(counts, run, Layout(cleaned.out), cleaned.source).decode()
     assert page.index("Scan: class-wise bounded (clear).") < page.index("Looked &lt;at&gt; 24.") < page.index("<table>")
 
 

@@ -55,8 +55,7 @@ class Shortcut(Detector):
             min(float(gain.mean()), of_fine.curve[-1][1] - chance),  # a rest below chance is no yardstick
             float(gain.std()) / len(gain) ** 0.5,
             {sample.classes[label]: float(gain[labels == i].mean()) for i, label in enumerate(tested.tolist())},
-            torch.full((len(sample),), float("nan")),
-            evidence | self.more(sample),
+            evidence=evidence | self.more(sample),
         )
 
 
