@@ -22,7 +22,7 @@ test: $(READY)  ## the whole quick suite, with coverage
 test-avx2: $(READY)  ## the tests that train, as on a CPU without AVX-512
 	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -n 2 tests/models tests/train tests/poisons/availability/test_em.py \
 		tests/poisons/availability/test_tap.py tests/poisons/availability/test_rem.py \
-		tests/poisons/targeted/test_bullseye_polytope.py tests/poisons/test_surrogate.py
+		tests/poisons/targeted/test_bullseye_polytope.py
 
 test-slow: $(READY)  ## what takes minutes
 	$(PYTEST) -m slow

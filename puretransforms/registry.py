@@ -157,7 +157,7 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 
     Those of ``__init__``: a class without its own has a ``__new__`` before it in the search of ``inspect.signature``.
     """
-    named = list(inspect.signature(cls.__init__).parameters.items())[1:]
+    named = list(inspect.signature(cls.__init__).parameters.items())[1:]  # type: ignore[misc]
     return {name: one for name, one in named if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
 
 

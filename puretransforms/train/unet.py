@@ -96,8 +96,8 @@ def denoise_and_damp(
         images: uint8 ``[N, 3, H, W]``, moved to the device of the net whole.
         updates: number of Adam steps in all, also of a resumed run.
         batch_size: images drawn, with replacement, for an update; those that are damped pass the network twice.
-        lr: largest rate of the optimizer.
-        schedule: the rate of an update is ``lr * schedule(fraction of the updates done)``.
+        lr: the rate of an update is ``lr * schedule(fraction of the updates done)``.
+        schedule: see ``lr``.
         denoising: share of a batch that is denoised; the rest is damped.
         families: names from :data:`~puretransforms.functional.corruption.FIELDS` and ``CHANGES``, and their weights.
         decay: of the moving average of the weights, for each update.

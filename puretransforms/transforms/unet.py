@@ -48,7 +48,7 @@ class UNetPurify(PureTransform):
         ValueError: images of fewer than 4 pixels on a side.
 
     >>> import torch
-    >>> purifier = UNetPurify(weights=None, strength=25, jitter=True)  # untrained, to show the shapes
+    >>> purifier = UNetPurify(weights=None, strength=25.0, jitter=True)  # untrained, to show the shapes
     >>> purifier(torch.rand(4, 3, 32, 32)).shape
     torch.Size([4, 3, 32, 32])
     """
@@ -113,9 +113,9 @@ class UNetPurify(PureTransform):
 
         Args:
             dataset: what :func:`puretransforms.data.samples.gather` takes; images of one size.
-            updates: steps of the optimizer.
-            batch_size: images in each.
-            lr: its rate at the start; see :func:`~puretransforms.train.unet.denoise_and_damp`.
+            updates: of :func:`~puretransforms.train.unet.denoise_and_damp`.
+            batch_size: likewise.
+            lr: likewise.
             seed: of the training; ``None`` for the purifier's own, or 0.
             device: where to train and to purify; ``None`` for where the images are.
             checkpoint: file that is written every ``save_every`` updates, and from which the same call goes on after
