@@ -174,13 +174,13 @@ _UNET_SMALL = PurifierWeights(
     license="apache-2.0",
     paper="arXiv:1710.04026",
     summary=(
-        "A small residual U-Net (221,068 parameters) that purifies in one pass and is told how strongly, apart for luma "
-        "and chroma. It was stopped after 3,250 updates of 32 images, about a quarter of an hour of one CPU thread, "
-        "before its rate had fallen: a longer training would do better. On 128 images of CIFAR-10 it leaves less of "
-        "every poison measured than JPEG of equal PSNR, from 25 to 35 dB. Its effect on "
-        "the accuracy of a classifier has not been measured, and neither have its default strengths been chosen by it. "
-        "Photographs of 224 pixels keep their mean colour within 2.1/255 in each channel; a pattern of two pixels of up to 1/255 is left in "
-        "them."
+        "A small residual U-Net (221,068 parameters) that purifies in one pass and is told how strongly, apart for "
+        "luma and chroma. It was stopped after 3,250 updates of 32 images, about a quarter of an hour of one CPU "
+        "thread, before its rate had fallen: a longer training would do better. On 128 images of CIFAR-10 it leaves "
+        "less of every poison measured than JPEG of equal PSNR, from 25 to 35 dB. Its effect on the accuracy of a "
+        "classifier has not been measured, and its default strengths have not been chosen by it. Photographs of 224 "
+        "pixels keep their mean colour within 2.1/255 in each channel; a pattern with a period of two pixels, up to "
+        "1/255 high, is left in them."
     ),
     metrics={
         "psnr_8_8": 38.68,
@@ -214,8 +214,8 @@ _UNET_SMALL = PurifierWeights(
     measured_on="crops of held-out photographs",
     metrics_note=(
         "100 crops. psnr: of purified against clean images. gain: how much of a perturbation of 8/255 is left, random "
-        "signs for each pixel or 4 x 4 block, 1 being all. The numbers at the end are the strengths of luma and chroma; "
-        "jpeg_Q: JPEG of quality Q instead."
+        "signs for each pixel or 4 x 4 block, 1 being all. The numbers at the end are the strengths of luma and "
+        "chroma; jpeg_Q: JPEG of quality Q instead."
     ),
     recipe="`python recipe.py --photos PHOTOS --npz CIFAR100.npz --updates 7500 --threads 1 --seed 0`, stopped",
 )
