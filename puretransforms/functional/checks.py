@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable
 from math import inf, isfinite, isnan
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -80,6 +80,14 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"expected {name} as True or False, got {value!r}: pass one of the two.")
     return value
+
+
+@overload
+def seed(value: Any, *, bits: int = 63, optional: Literal[False]) -> int: ...
+
+
+@overload
+def seed(value: Any, *, bits: int = 63, optional: bool = True) -> int | None: ...
 
 
 def seed(value: Any, *, bits: int = 63, optional: bool = True) -> int | None:

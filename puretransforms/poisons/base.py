@@ -58,7 +58,7 @@ class Poison(v2.Transform):
     default_rate: ClassVar[float | None] = 1.0  # share of a dataset to poison; None: all that are eligible
     covers: "Poison | None" = None  # what a dataset also gives to clean-labelled decoys (WaNet's noise mode)
     cover_ratio: float = 0.0  # decoys for each poisoned sample
-    _chunk: ClassVar[int] = 1 << 18  # pixel values worked on at a time: they stay in the cache
+    _chunk: int = 1 << 18  # pixel values worked on at a time: they stay in the cache
 
     def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
         """Refuse an argument that the class does not take, and name the nearest that it does."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import PIL.Image
@@ -134,7 +134,7 @@ class PoisonedDataset(Dataset):
             if places:
                 ids = torch.tensor([indices[place] for place in places])
                 chosen = [images[place] for place in places]
-                changed, pairs = poison_images(poison, chosen, self.original_targets[ids], ids)
+                changed, pairs = poison_images(cast(Poison, poison), chosen, self.original_targets[ids], ids)
                 batches += pairs if poison is self.poison else []
                 for place, image in zip(places, changed, strict=True):
                     out[place] = image

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import PIL.Image
 import torch
@@ -264,7 +264,9 @@ def _check_files(root: Path, record: PoisonRecord, clean: Any) -> None:
         if x.shape != y.shape:
             problem = f"of shape {list(y.shape[1:])} where the clean image has {list(x.shape[1:])}"
         elif record.mask[i]:
-            over = excess(y, x, record.epsilon, record.norm, record.quantize).item() if record.norm else 0.0
+            over = (
+                excess(y, x, cast(float, record.epsilon), record.norm, record.quantize).item() if record.norm else 0.0
+            )
             problem = f"outside the stored budget ({record.norm} {record.epsilon}) by {over:.4g}" if over > 0 else ""
         else:
             same = torch.equal(y, quantize(x, "round")) or bool(record.cover_mask[i])

@@ -45,6 +45,7 @@ class StoredPoison(Poison):
     """
 
     needs_fit = True
+    epsilon: float
     norm = "linf"
     classwise: ClassVar[bool] = False
     takes_several: ClassVar[bool] = False  # surrogates

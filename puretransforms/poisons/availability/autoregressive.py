@@ -43,6 +43,7 @@ class AR(Poison):
         NoImageError: images have another number of channels than the coefficients (3).
     """
 
+    epsilon: float
     norm = "l2"
     _chunk = 900_000  # the recursion goes pixel by pixel: many images at a time, yet too few to split over threads
 

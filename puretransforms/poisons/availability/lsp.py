@@ -31,6 +31,7 @@ class LSP(Poison):
         num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`; the authors truncate.
     """
 
+    epsilon: float
     norm = "rms"
 
     def __init__(

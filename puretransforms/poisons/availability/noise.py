@@ -18,6 +18,8 @@ KINDS = ("sign", "uniform", "l2")
 
 
 class _Noise(Poison):
+    epsilon: float
+
     def __init__(self, *, epsilon: float, kind: str, num_classes: int, seed: int, quantize: str | None) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
         self.epsilon = number("epsilon", epsilon, above=0)

@@ -6,8 +6,8 @@ and mean square ``q_i`` of channel ``i`` at a pixel both moments are closed form
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence, Sized
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -84,7 +84,7 @@ class OPS(Poison):
     def _add(self, images: UInt8[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
         """Add one batch to the class statistics."""
         x = open_images(images)[0].double()
-        if self._sums is None:
+        if self._sums is None or self._count is None:  # both or neither
             self._sums = x.new_zeros(2, self.num_classes, *x.shape[1:])
             self._count = x.new_zeros(self.num_classes)
         if x.shape[1:] != self._sums.shape[2:]:
@@ -96,7 +96,8 @@ class OPS(Poison):
 
     def scores(self) -> Float[Tensor, "k v h w"]:
         """``G`` of every class, colour (in the order of :func:`colours`) and pixel; 0 where it is 0/0."""
-        mean, square = self._sums / self._count.clamp_min(1)[:, None, None, None]
+        sums, count = cast(Tensor, self._sums), cast(Tensor, self._count)  # of a fitted poison
+        mean, square = sums / count.clamp_min(1)[:, None, None, None]
         lit = colours(mean.shape[1]).to(mean)[:, :, None, None]  # [V, C, 1, 1]
         distance = torch.where(lit > 0, 1 - mean[:, None], mean[:, None]).mean(2)
         second = torch.where(lit > 0, (1 - 2 * mean + square)[:, None], square[:, None]).mean(2)
@@ -116,7 +117,7 @@ class OPS(Poison):
         scores = self.scores().flatten(2)
         taken = torch.zeros_like(scores[0], dtype=torch.bool)
         out = torch.full((self.num_classes, self.sparsity, 2), -1, device=scores.device)
-        for label in self._count.nonzero()[:, 0].tolist():
+        for label in cast(Tensor, self._count).nonzero()[:, 0].tolist():
             open_ = scores[label].masked_fill(taken, 0)
             for place in range(self.sparsity):
                 colour, pixel = divmod(int(open_.argmax()), height * width)
@@ -142,8 +143,9 @@ def _parts(dataset: Any) -> Iterator[Any]:
     if not isinstance(dataset, Dataset) or isinstance(dataset, LabelledImages):
         yield dataset
         return
-    for first in range(0, len(dataset), _PART):
-        yield Subset(dataset, range(first, min(first + _PART, len(dataset))))
+    size = len(cast(Sized, dataset))
+    for first in range(0, size, _PART):
+        yield Subset(dataset, range(first, min(first + _PART, size)))
 
 
 def colours(channels: int) -> Float[Tensor, "v c"]:

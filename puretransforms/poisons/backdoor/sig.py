@@ -25,6 +25,7 @@ class SIG(Backdoor):
 
     clean_label = True
     default_rate = 0.05
+    epsilon: float
     norm = "linf"
 
     def __init__(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import PIL.Image
 import torch
@@ -75,7 +75,8 @@ class TargetedSetup:
             bases = torch.as_tensor(stored["base_indices"], dtype=torch.int64).reshape(-1)
         else:
             bases = _drawn(labels, base_class, whole("bases", stored["bases"], least=1), stored.get("seed", 0))
-        return cls(target, label if target_class is None else target_class, base_class, bases)
+        stated_or_read = cast(int, label if target_class is None else target_class)  # both None is refused above
+        return cls(target, stated_or_read, base_class, bases)
 
 
 T = TypeVar("T", bound="TargetedPoison")
@@ -246,7 +247,7 @@ def _labels_and_names(train: Any) -> tuple[Int[Tensor, " n"], list[str] | None]:
 
 def _number(given: Any, names: list[str] | None, labels: Tensor, what: str) -> int:
     """The number of a class that is given by its number or name."""
-    if isinstance(given, str) and given in (names or ()):
+    if isinstance(given, str) and names and given in names:
         return names.index(given)
     count = len(names) if names else int(labels.max()) + 1
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < count:

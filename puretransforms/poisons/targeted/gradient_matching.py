@@ -5,6 +5,7 @@ the network to learn, and ``g_p = grad_theta mean_i CE(f(t(x_i + delta_i)), y_ba
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -78,7 +79,8 @@ class GradientMatching(TargetedPoison):
             losses = []
             for model, goal in zip(surrogates, goals, strict=True):
                 taught = learning(model, x, labels, differentiable)
-                losses.append(1 - sum((a * b).sum() for a, b in zip(_unit(taught), goal, strict=True)))
+                cosine = sum((a * b).sum() for a, b in zip(_unit(taught), goal, strict=True))
+                losses.append(1 - cast(Tensor, cosine))
             return torch.stack(losses).mean()
 
         best, lowest = torch.zeros_like(bases), torch.inf
