@@ -295,7 +295,7 @@ def list_(
 
 def _described(name: str, as_json: bool) -> None:
     """One purifier or poison: its line, then ``option = default`` of each argument."""
-    cls = find(name)
+    cls: Any = find(name)
     if as_json:
         options = _options(name, None)
         print(json.dumps({"name": name, "role": cls.role, "summary": _summary(name, None), "options": options}))
