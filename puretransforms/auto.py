@@ -1,8 +1,8 @@
 """``AutoPurify``: scan a dataset, then purify it as the verdict advises."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from warnings import warn
 
 from torch import nn
@@ -128,7 +128,7 @@ class AutoPurify(PureTransform):
             raise NotFittedError(
                 "expected AutoPurify to have scanned the data first: call fit(dataset), or pass chain=[...]."
             )
-        for number, step in enumerate(self.steps):
+        for number, step in enumerate(cast(Iterable[PureTransform], self.steps)):
             x = step._purify_channels(x, noise.derived(number))
         return x
 

@@ -135,7 +135,7 @@ def test_images_of_a_batch_do_not_depend_on_each_other(t):
 def test_chunks_change_nothing(name, chunk_size):
     x = torch.rand(7, 3, 16, 16)
     chunked, whole = make(name, seed=1, chunk_size=chunk_size)(x), make(name, seed=1)(x)
-    assert (chunked - whole).abs().max() <= (1e-5 if name == "EBMPurify" else 0), (
+    assert (chunked - whole).abs().max() <= (1e-5 if name in {"EBMPurify", "UNetPurify", "VAEPurify"} else 0), (
         "kernels of other batches round otherwise"
     )
 

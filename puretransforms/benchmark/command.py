@@ -68,8 +68,8 @@ def chosen_grid(preset: str, poisons: str | None, purifiers: str | None, seeds: 
     """A preset, with other rows, columns and seeds where they are given."""
     if preset not in PRESETS:
         raise BenchmarkError(f"expected a preset among {', '.join(PRESETS)}, got {preset!r}.")
-    words = [None if text is None else split_specs(text) for text in (poisons, purifiers)]
-    return PRESETS[preset].with_grid(*words, None if seeds is None else _numbers(seeds))
+    rows, columns = (None if text is None else split_specs(text) for text in (poisons, purifiers))
+    return PRESETS[preset].with_grid(rows, columns, None if seeds is None else _numbers(seeds))
 
 
 def split_specs(text: str) -> list[str]:

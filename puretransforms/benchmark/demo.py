@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -71,6 +72,7 @@ def run_demo(
     with _one_thread():
         console.print(f"{len(train)} digits: writing them clean and poisoned, purifying the poisoned ones")
         versions = _write_versions(train, out)
+        cases: list[tuple[str, LabelledImages, COINInterpolate | None]]
         cases = [(name, data, None) for name, data in versions.items()]
         cases.append(("online", versions["poisoned"], COINInterpolate()))
         runs = [(*case, seed) for case in cases for seed in seeds]
@@ -93,7 +95,7 @@ def _write_versions(train: LabelledImages, out: Path) -> dict[str, LabelledImage
     export(PoisonedDataset(train, poison, rate=0.0), out / "clean")
     export(PoisonedDataset(train, poison), out / "poisoned")
     result = clean(out / "poisoned", out / "purified", COINInterpolate(), progress=False)
-    shutil.copyfile(result.report, out / "report.html")
+    shutil.copyfile(cast(Path, result.report), out / "report.html")
     return {name: load_image_folder(out / name) for name in ("clean", "poisoned", "purified")}
 
 

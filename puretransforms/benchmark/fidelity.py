@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -84,7 +85,7 @@ def _apply(transform: Callable[[Tensor], Tensor] | None, batch: Tensor, labels: 
 
 
 @contextmanager
-def _draws_by_place(transform: object) -> Iterator[None]:
+def _draws_by_place(transform: Any) -> Iterator[None]:
     """Let the draw of an image follow from its place in the batch: with a seed of its own it follows its pixels."""
     before = getattr(transform, "seed", None)
     if before is not None:

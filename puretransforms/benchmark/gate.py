@@ -177,11 +177,11 @@ def gate_markdown(results: Iterable[Result]) -> str:
         "| purifier | victim | mean accuracy | worst | mean success | clean | clean cost | strong poisons |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for one in columns:
-        worst = "" if one.worst is None else f"{one.worst:.1f} ({one.worst_poison})"
+    for column in columns:
+        worst = "" if column.worst is None else f"{column.worst:.1f} ({column.worst_poison})"
         lines.append(
-            f"| {one.purifier} | {one.setting} | {_number(one.mean)} | {worst} | {_number(one.success)} | "
-            f"{_number(one.clean)} | {_number(one.cost)} | {one.counted} of {one.of} |"
+            f"| {column.purifier} | {column.setting} | {_number(column.mean)} | {worst} | {_number(column.success)} | "
+            f"{_number(column.clean)} | {_number(column.cost)} | {column.counted} of {column.of} |"
         )
     return "\n".join(lines)
 

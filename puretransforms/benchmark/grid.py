@@ -65,7 +65,7 @@ def run_bench(
         cache=Cache(Path(cache) if cache else None),
     )
     folder = Path(out) / RESULTS
-    about = {"data": bench.fingerprint, "setting": preset.setting.describe()}
+    about: dict[str, object] = {"data": bench.fingerprint, "setting": preset.setting.describe()}
     entries = {entry.result.case: entry for entry in load_entries(folder)}
     for case in cases:
         if case in entries:

@@ -214,19 +214,19 @@ def _column(name: str, entries: Sequence[Entry], summary: Summary, strong: set[s
 
 def _points(board: Board, width: int, height: int) -> dict[str, Any]:
     """Where the columns stand in a picture of ``width`` times ``height``: PSNR to the right, gain upwards."""
-    known = [column for column in board.columns if column.psnr is not None and column.gain is not None]
+    known = [(c.name, c.psnr, c.gain) for c in board.columns if c.psnr is not None and c.gain is not None]
     if not known:
         return {"points": [], "low": 0.0, "high": 1.0}
-    low, high = min(c.psnr for c in known) - 1, max(c.psnr for c in known) + 1
+    low, high = min(psnr for _, psnr, _ in known) - 1, max(psnr for _, psnr, _ in known) + 1
     points = [
         {
-            "name": column.name,
-            "x": width * (column.psnr - low) / (high - low),
-            "y": height * (1 - min(max(column.gain, 0.0), 1.0)),
-            "psnr": column.psnr,
-            "gain": column.gain,
+            "name": name,
+            "x": width * (psnr - low) / (high - low),
+            "y": height * (1 - min(max(gain, 0.0), 1.0)),
+            "psnr": psnr,
+            "gain": gain,
         }
-        for column in known
+        for name, psnr, gain in known
     ]
     return {"points": points, "low": low, "high": high}
 

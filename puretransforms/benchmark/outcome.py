@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import cast
 
 from torch import nn
 
 from ..data.samples import LabelledImages
-from ..train.classifier import Adapt, Transform, evaluate
+from ..train.classifier import Adapt, EpochRecord, Transform, evaluate
 from ..train.settings import ClassifierSetting
 
 
@@ -73,7 +74,7 @@ def run_case(
             probe(model)
         if on_epoch is not None:
             on_epoch(record.epoch, accuracies[-1])
-    return Outcome(data, setting.name, seed, record.accuracy, accuracies, seconds)
+    return Outcome(data, setting.name, seed, cast(EpochRecord, record).accuracy, accuracies, seconds)
 
 
 @dataclass(frozen=True)

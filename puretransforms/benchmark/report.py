@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
+from typing import cast
 
 from ..errors import MissingExtraError
 from ..reporting.plots import matrix_svg, scatter_svg
@@ -120,7 +121,13 @@ def markdown(table: Sequence[Cell], fidelity: Sequence[Fidelity], provenance: st
     ]
     aimed = [cell for cell in table if cell.success is not None]
     if aimed:
-        parts.append(_matrix("Attack success", aimed, lambda c: _number(c.success, c.success_std, c.seeds)))
+        parts.append(
+            _matrix(
+                "Attack success",
+                aimed,
+                lambda c: _number(cast(float, c.success), cast(float, c.success_std), c.seeds),
+            )
+        )
         worst = [cell for cell in aimed if cell.success_worst is not None]
         parts.append(_matrix("Attack success, class where it is highest", worst, lambda c: f"{c.success_worst:.1f}"))
     if fidelity:

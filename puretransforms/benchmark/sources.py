@@ -57,8 +57,8 @@ def fingerprint(*parts: LabelledImages) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(str(tuple(part.images.shape)).encode())
-        digest.update(part.images.contiguous().numpy())
-        digest.update(part.targets.contiguous().numpy())
+        digest.update(part.images.contiguous().numpy().data)
+        digest.update(part.targets.contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from warnings import warn
 
 import torch
@@ -48,7 +48,7 @@ def clean(
     progress: bool = True,
     rank: int | None = None,
     world_size: int | None = None,
-    engine: Literal["local", "ray"] = "local",
+    engine: str = "local",
     actors: int | None = None,
     image_key: str | None = None,
     label_key: str | None = None,
@@ -280,7 +280,7 @@ def _begin(
 ) -> tuple[list[Unit], list[Unit], list[Unit]]:
     """Claim the output: ``(all units, those of this rank, those of them that are still to do)``."""
     writer, layout = job.writer, job.writer.layout
-    found = {} if job.labels is None else {"classes": dict(job.labels)}
+    found: dict[str, Any] = {} if job.labels is None else {"classes": dict(job.labels)}
     found |= {} if scan is None else {"scan": scan}
     claim(layout, describe(writer.source, job.purifier, job.seed, unit_size) | found)
     units = writer.plan(unit_size)
@@ -307,7 +307,7 @@ def _result(writer: Writer, summary: Summary, complete: bool, files: int, second
 
 
 def _resolved(out: str | os.PathLike[str]) -> str:
-    return out if is_remote(out) else os.path.realpath(out)
+    return os.fspath(out) if is_remote(out) else os.path.realpath(out)
 
 
 def _check_sizes(**sizes: int | None) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, current_process, get_context, parent_process
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
 from ..errors import WorkerDiedError
 
@@ -88,5 +89,5 @@ def _start(given: Any) -> None:
 
 
 def _watch() -> None:
-    connection.wait([parent_process().sentinel])
+    connection.wait([cast(BaseProcess, parent_process()).sentinel])
     os._exit(1)

@@ -96,8 +96,8 @@ def fit_first(
                         store.publish({str(file): file.name for file in folder.iterdir()})
                     _put_plan(store, plan | {"fitted": True, "scan": said}, folder)
             elif store.remote:
-                for file in store.files():
-                    (folder / file).write_bytes(store.read(file))
+                for name in store.files():
+                    (folder / name).write_bytes(store.read(name))
             loaded = type(purifier).from_pretrained(folder)
     except BaseException:
         bar.close()

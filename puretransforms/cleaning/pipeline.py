@@ -273,11 +273,11 @@ class Engine:
                 reading = pool.submit(_read_chunk, unit.number, tasks, self.job.strict)
                 ahead.add((work, reading), sum(task.entry.size for task in tasks))
                 while ahead.full:
-                    yield from self._collect(*ahead.pop(), pool)
+                    yield from self._collect(pool, *ahead.pop())
         while ahead.tasks:
-            yield from self._collect(*ahead.pop(), pool)
+            yield from self._collect(pool, *ahead.pop())
 
-    def _collect(self, work: Work, future: Future, pool: CodecPool) -> Iterator[Chunk]:
+    def _collect(self, pool: CodecPool, work: Work, future: Future) -> Iterator[Chunk]:
         results, rest = result(future)
         yield work, results
         while rest:

@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torchvision.transforms import v2
@@ -26,7 +26,7 @@ def chosen(purifier: Purifier | str | Sequence[Purifier | str]) -> Purifier:
     if isinstance(purifier, str):
         return create(purifier, "purifier")
     if isinstance(purifier, Sequence):
-        return PurifierChain(purifier)
+        return PurifierChain(cast(Any, purifier))  # which says itself what it takes
     if isinstance(purifier, type):
         raise TypeError(f"expected a purifier, got the class {purifier.__name__}: write {purifier.__name__}().")
     if not callable(purifier):
@@ -86,7 +86,7 @@ def weights_sha256(purifier: Any) -> str | None:
     digest = hashlib.sha256()
     for name, value in tensors.items():
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -5,7 +5,8 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from io import BufferedIOBase
+from typing import Any, cast
 
 from ..errors import ManifestMismatchError
 from ..storage.remote import is_remote
@@ -64,7 +65,7 @@ def verify(out: str | os.PathLike[str], *, options: Mapping[str, Any] | None = N
     for (place, name), sha256 in expected.items():
         try:
             with place.open(name) as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                if hashlib.file_digest(cast(BufferedIOBase, file), "sha256").hexdigest() != sha256:
                     problems.append(f"{_name(place, name)} has changed")
                 size += file.tell()
         except OSError as error:

@@ -131,7 +131,7 @@ def clean(
         unit_size=unit_size,
         strict=strict,
         report=report,
-        engine=engine,  # type: ignore[arg-type]
+        engine=engine,
         actors=actors,
         **shared,
     )
@@ -295,7 +295,7 @@ def list_(
 
 def _described(name: str, as_json: bool) -> None:
     """One purifier or poison: its line, then ``option = default`` of each argument."""
-    cls = find(name)
+    cls: Any = find(name)
     if as_json:
         options = _options(name, None)
         print(json.dumps({"name": name, "role": cls.role, "summary": _summary(name, None), "options": options}))
@@ -382,7 +382,7 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _size(count: float) -> str:
+def _size(count: int | float) -> str:
     units = ["bytes", "kB", "MB", "GB", "TB"]
     while count >= 1000 and len(units) > 1:
         count /= 1000

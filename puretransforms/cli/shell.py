@@ -78,12 +78,13 @@ class OneLineErrors(typer.core.TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run, and leave by ``SystemExit``."""
+        run: Any = super().main
         if not standalone_mode:
-            return super().main(args, *more, standalone_mode=False, **extra)
+            return run(args, *more, standalone_mode=False, **extra)
         with warnings.catch_warnings():  # restores the next line
             warnings.formatwarning = _as_note
             try:
-                status = super().main(args, *more, standalone_mode=False, **extra)
+                status = run(args, *more, standalone_mode=False, **extra)
             except USER_ERRORS as error:
                 complain(error)
                 status = 1

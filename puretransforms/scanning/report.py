@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -52,7 +52,8 @@ def suspects(result: "ScanResult") -> list[tuple[str, str, str, float, float | s
     found: dict[int, list[tuple[float, str]]] = {}
     for finding in result.findings:
         for i in finding.suspects:
-            found.setdefault(i, []).append((float(finding.images[i]) / finding.image_threshold, finding.name))
+            score = float(cast(torch.Tensor, finding.images)[i])
+            found.setdefault(i, []).append((score / finding.image_threshold, finding.name))
     sample = result.sample
     ranks = next((f.images for f in result.findings if isinstance(f.detector, Energy) and f.images is not None), None)
     rows = [
@@ -88,8 +89,8 @@ def as_json(result: "ScanResult") -> dict[str, Any]:
 
 
 def _plain(f: Finding) -> dict[str, Any]:
-    figures = {"score": f.score, "low": f.low, "high": f.high, "threshold": f.threshold}
-    figures = {key: value if np.isfinite(value) else None for key, value in figures.items()}
+    measured = {"score": f.score, "low": f.low, "high": f.high, "threshold": f.threshold}
+    figures = {key: value if np.isfinite(value) else None for key, value in measured.items()}
     rest = {"classes": dict(f.classes), "suspects": len(f.suspects), "evidence": dict(f.evidence)}
     return {"name": f.name, "question": f.question, "alarm": f.alarm, **figures, **rest, "untested": f.untested}
 

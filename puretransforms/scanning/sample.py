@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -113,7 +114,7 @@ class Sample:
     def _mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Of ``function(rows)`` over all images. One sum, in place: many small results that live on between large
         temporary ones would keep the allocator from giving those back."""
-        total = 0
+        total: Any = 0
         for rows in torch.arange(len(self)).split(_CHUNK):
             total += function(rows).sum(0)
         return total / len(self)
@@ -139,7 +140,8 @@ def gather(items: Iterable[Item], classes: Mapping[int, str], total: int | None,
         SourceError: no image that can be used.
     """
     views, ratios = Views(drawn), array("f")
-    labels, names, index, sizes = array("q"), [], [], Counter()
+    labels, names, index = array("q"), [], []
+    sizes: Counter[tuple[int, int]] = Counter()
     left_out: Counter[str] = Counter()
     for item in items:
         if item.pixels is None:

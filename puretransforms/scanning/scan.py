@@ -2,10 +2,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import Dataset, Subset
@@ -77,7 +77,7 @@ class ScanResult:
                 f"expected a scan of all {self.sample.total} images, got one of {looked}: scan(source, sample=None)."
             )
         without = set(self._places(dataset))
-        return Subset(dataset, [i for i in range(len(dataset)) if i not in without])
+        return Subset(dataset, [i for i in range(len(cast(Sized, dataset))) if i not in without])
 
     def _places(self, dataset: Any) -> list[int]:
         """Where the flagged images stand in ``dataset``: by path if it lists its files, else by index."""

@@ -1,8 +1,9 @@
 """How a classifier's weights are updated: an optimizer and its learning-rate schedule, as one object of settings."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -67,7 +68,7 @@ class _Scheduled:
 
     def step(self) -> float:
         self.optimizer.step()
-        lr = self.schedule.get_last_lr()[0]
+        lr = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
         return lr
 
@@ -157,7 +158,7 @@ class Muon(torch.optim.Optimizer):
         momentum: Nesterov.
     """
 
-    def __init__(self, params: object, lr: float, momentum: float) -> None:
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()

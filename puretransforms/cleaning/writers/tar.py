@@ -8,7 +8,8 @@ import copy
 import hashlib
 import io
 import tarfile
-from io import IOBase
+from io import BufferedIOBase, IOBase
+from typing import IO, cast
 
 from ...data.sources.webdataset import Span, WebDatasetShards
 from ..manifest import Row
@@ -30,7 +31,7 @@ class TarWriter(ContainerWriter):
         """The same members in the same order; only the images, and their headers, are new."""
         number = unit.tasks[0].entry.where[0]
         with self.source.open_shard(number) as original:
-            before = hashlib.file_digest(original, "sha256").hexdigest()
+            before = hashlib.file_digest(cast(BufferedIOBase, original), "sha256").hexdigest()
         with self.source.open_shard(number) as original, open(path, "wb") as out:  # noqa: PTH123
             for task in unit.tasks:
                 span = Span(*task.entry.where)
@@ -47,7 +48,7 @@ class TarWriter(ContainerWriter):
 
     def read_back(self, row: Row) -> bytes:
         with self.layout.store.open(row["out"]) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            return tar.extractfile(row["member"]).read()
+            return cast(IO[bytes], tar.extractfile(row["member"])).read()
 
     def load(self, *, in_memory: bool = False) -> list[str]:
         """Paths or URLs of the shards."""
@@ -68,7 +69,7 @@ def _header(original: IOBase, span: Span, name: str, size: int) -> bytes:
     original.seek(span.header)
     header = io.BytesIO(original.read(span.data - span.header))
     with tarfile.open(fileobj=header, mode="r:") as tar:
-        info = copy.copy(tar.next())
+        info = copy.copy(cast(tarfile.TarInfo, tar.next()))
     info.name, info.size = name, size
     kept = {key: value for key, value in info.pax_headers.items() if key not in ("path", "size")}
     info.pax_headers = kept

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -40,7 +42,7 @@ class Energy(Detector):
         if self.ebm is None:
             return self.untested("no energy-based model was given")
         try:
-            model = self.ebm if isinstance(self.ebm, EBMPurify) else EBMPurify(self.ebm)
+            model = self.ebm if isinstance(self.ebm, EBMPurify) else EBMPurify(cast(str | Path, self.ebm))
         except (WeightsUnavailableError, WeightsCorruptedError) as error:
             return self.untested(f"no weights: {error}")
         rows = torch.arange(min(len(sample), self.ranked))
@@ -54,8 +56,8 @@ class Energy(Detector):
         classes = {sample.classes[label]: higher_than_rest(energies, labels == label) - 0.5 for label in tested}
         worst = max(classes, key=lambda name: classes[name])
         n = int((labels == sample.classes.index(worst)).sum())
-        error = ((len(rows) + 1) / (12 * n * (len(rows) - n))) ** 0.5  # of the area under a ROC, by chance alone
-        return Finding(self, classes[worst], error, classes, images)
+        spread = ((len(rows) + 1) / (12 * n * (len(rows) - n))) ** 0.5  # of the area under a ROC, by chance alone
+        return Finding(self, classes[worst], spread, classes, images)
 
 
 def _energies(sample: Sample, rows: torch.Tensor, model: EBMPurify) -> torch.Tensor:

@@ -8,6 +8,7 @@ from puretransforms.poisons.availability.sep import SEP, class_means
 from puretransforms.poisons.availability.tap import TAP
 from puretransforms.poisons.optimise import features_of, logits_of
 from puretransforms.train.classifier import predict, train_classifier
+from puretransforms.train.recipes import OneCycleSGD
 
 TINY = {"num_classes": 3, "target_shift": 1, "epochs": 1, "width": 4, "checkpoints": 1}
 
@@ -29,7 +30,9 @@ def networks(data):
     for seed in (0, 1):
         torch.manual_seed(seed)
         model = SmallConvNet(3, width=8)
-        for _ in train_classifier(model, *data, epochs=12, batch_size=16, max_lr=0.05, augment=None, seed=seed):
+        for _ in train_classifier(
+            model, *data, epochs=12, batch_size=16, recipe=OneCycleSGD(max_lr=0.05), augment=None, seed=seed
+        ):
             pass
         found.append(model.eval())
     return found

@@ -4,6 +4,7 @@ import torch
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.availability.tap import HYPO, TAP
 from puretransforms.train.classifier import evaluate, predict, train_classifier
+from puretransforms.train.recipes import OneCycleSGD
 
 TINY = {"num_classes": 3, "width": 4, "epochs": 1}
 
@@ -22,7 +23,7 @@ def data():
 def surrogate(data):
     torch.manual_seed(0)
     model = SmallConvNet(3, width=8)
-    for _ in train_classifier(model, *data, epochs=12, batch_size=16, max_lr=0.05, augment=None):
+    for _ in train_classifier(model, *data, epochs=12, batch_size=16, recipe=OneCycleSGD(max_lr=0.05), augment=None):
         pass
     assert evaluate(model, *data) > 0.9
     return model

@@ -5,6 +5,7 @@ from puretransforms.errors import LabelError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.backdoor.narcissus import Narcissus
 from puretransforms.train.classifier import evaluate, predict, train_classifier
+from puretransforms.train.recipes import OneCycleSGD
 
 TINY = {"num_classes": 3, "target": 2, "width": 4, "epochs": 1, "rounds": 40, "lr": 0.1, "warmup": 0, "padding": 1}
 
@@ -23,7 +24,7 @@ def data():
 def surrogate(data):
     torch.manual_seed(0)
     model = SmallConvNet(3, width=8)
-    for _ in train_classifier(model, *data, epochs=12, batch_size=16, max_lr=0.05, augment=None):
+    for _ in train_classifier(model, *data, epochs=12, batch_size=16, recipe=OneCycleSGD(max_lr=0.05), augment=None):
         pass
     assert evaluate(model, *data) > 0.9
     return model
@@ -75,7 +76,9 @@ def test_the_surrogate_is_left_alone_and_may_have_other_classes(data, surrogate)
     images, labels = data
     torch.manual_seed(1)
     other = SmallConvNet(5, width=8)
-    for _ in train_classifier(other, images, labels + 2, epochs=4, batch_size=16, max_lr=0.05, augment=None):
+    for _ in train_classifier(
+        other, images, labels + 2, epochs=4, batch_size=16, recipe=OneCycleSGD(max_lr=0.05), augment=None
+    ):
         pass
     before = {name: value.clone() for name, value in other.state_dict().items()}
     other.train()

@@ -7,6 +7,7 @@ from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.targeted.base import TargetedSetup
 from puretransforms.poisons.targeted.gradient_matching import GradientMatching, learning
 from puretransforms.train.classifier import train_classifier
+from puretransforms.train.recipes import OneCycleSGD
 
 TINY = {"num_classes": 3, "width": 4, "epochs": 1, "restarts": 1, "steps": 12}
 
@@ -31,7 +32,9 @@ def surrogate():
 @pytest.fixture
 def learned(data, surrogate):
     """A network that knows its training set, so that the poisons have something to teach."""
-    for _ in train_classifier(surrogate, *data, epochs=15, batch_size=10, max_lr=0.05, augment=None):
+    for _ in train_classifier(
+        surrogate, *data, epochs=15, batch_size=10, recipe=OneCycleSGD(max_lr=0.05), augment=None
+    ):
         pass
     return surrogate.eval()
 
