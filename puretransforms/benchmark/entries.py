@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import re
-import subprocess  # nosec B404 (git alone, with fixed words)
+import subprocess  # nosec B404
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
