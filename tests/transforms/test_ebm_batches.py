@@ -17,6 +17,7 @@ def untrained() -> EBMPurify:
     t = EBMPurify(weights=None, nf=16, steps=10)
     with torch.no_grad():
         t.net.head.weight.mul_(30)  # an untrained net hardly drifts
+    t._trained = True  # or clean would train it first
     return t
 
 
