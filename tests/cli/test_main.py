@@ -294,6 +294,7 @@ class Sleepy(pt.PureTransform):
 '''
 
 
+@pytest.mark.slow  # signals to a process and its workers: on a busy machine it has hung once
 def test_ctrl_c_says_how_to_go_on(source, tmp_path):
     (tmp_path / "sleepy.py").write_text(SLEEPY)
     words = ["clean", "source", "out", "--with", "sleepy:Sleepy", "--no-progress"]
@@ -309,6 +310,11 @@ def test_ctrl_c_says_how_to_go_on(source, tmp_path):
     while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
-    said = process.communicate(timeout=60)[1]
+    try:
+        said = process.communicate(timeout=60)[1]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     assert process.returncode == 130, said
     assert said == "stopped; what is done is kept: the same command goes on where it stopped\n"
