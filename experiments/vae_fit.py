@@ -45,6 +45,7 @@ from puretransforms.transforms.baselines import JPEGCompress
 from puretransforms.transforms.vae import VAEPurify
 
 PROBE = 500  # images on which prediction and truth are compared
+FIT = ("schedule", "num_classes", "seed", "device", "compiled")  # the others are arguments of the constructor
 SAVE_EVERY = 100  # updates
 Images = torch.Tensor
 
@@ -223,8 +224,9 @@ def purified(
     size = {"size": train.images.shape[-1]}
     made = partial(Probe, results, clean=train.images, poisoned=poisoned, labels=labels, options=options | size)
     file, probe = args.work / f"{poison}.safetensors", made(f"{poison}, {args.schedule}")
-    fit = partial(VAEPurify.fit, checkpoint=file, save_every=SAVE_EVERY, on_record=probe)
-    purifier = fit((poisoned, labels), **options)
+    own = {name: value for name, value in options.items() if name in FIT}
+    purifier = VAEPurify(weights=None, **{name: value for name, value in options.items() if name not in FIT})
+    purifier.fit((poisoned, labels), **own, checkpoint=file, save_every=SAVE_EVERY, on_record=probe)
     versions["vae"] = purify_all(purifier, poisoned, labels)
     few = slice(0, 2 * PROBE)
     shown = {name: images[few] for name, images in versions.items()}
