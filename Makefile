@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-avx2 test-slow test-hub-oldest lint cards docs bench-coin bench-ebm bench-vae clean-build
+.PHONY: demo test test-avx2 test-slow test-hub-oldest lint cards docs bench-coin bench-ebm bench-unet bench-vae clean-build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,9 @@ bench-ebm: $(READY)  ## speed of EBMPurify beside a plain Langevin loop; writes 
 
 bench-vae: $(READY)  ## speed of fitting and purifying with VAEPurify beside the released layout; writes docs/results/vae-speed.json
 	$(BIN)/python experiments/vae_speed.py --out docs/results/vae-speed.json
+
+bench-unet: $(READY)  ## speed of UNetPurify beside the other purifiers; writes docs/results/unet-speed.json
+	$(BIN)/python experiments/unet_speed.py --out docs/results/unet-speed.json
 
 bench-coin: $(READY)  ## speed of COINInterpolate beside what else there is; writes docs/results/coin-speed.json
 	$(BIN)/python experiments/coin_speed.py --out docs/results/coin-speed.json

@@ -81,6 +81,10 @@ class InsufficientScanWarning(UserWarning):
     """A scan could not look well enough at the data to advise a purifier, so that images stay as they are."""
 
 
+class SizeError(PureTransformsError, ValueError):
+    """Images of a size that pretrained weights are of no use for."""
+
+
 class SizeWarning(UserWarning):
     """A pretrained purifier was given images of a size far from those that its weights are for."""
 

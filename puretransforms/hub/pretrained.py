@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import CommitInfo, ModelCard, PyTorchModelHubMixin
 from torch import nn
 
-from ..errors import SizeWarning, WeightsMismatchError
+from ..errors import SizeError, SizeWarning, WeightsMismatchError
 from ..registry import refuse_unknown
 from .files import CARD, CONFIG, WEIGHTS, LoadedWeights, sha256_of, state_bytes, write
 from .load import load
@@ -33,6 +33,7 @@ class Pretrained(PyTorchModelHubMixin):
 
     _trained = False  # is the state one that was loaded or fitted?
     _made_for: tuple[int, int] | None = None  # shortest and longest side of images, in pixels, of pretrained weights
+    _refuses_sizes = False  # others than these; else it warns
 
     if not TYPE_CHECKING:  # a type checker reads the arguments of __init__
 
@@ -154,9 +155,17 @@ class Pretrained(PyTorchModelHubMixin):
         return model.eval()
 
     def _check_size(self, height: int, width: int) -> None:
-        """Warn, once for each purifier, of images outside the sizes that its pretrained weights are for."""
+        """Warn, once for each purifier, of images outside the sizes that its pretrained weights are for, or refuse."""
         sizes = self._made_for
-        if sizes is None or (min(height, width) >= sizes[0] and max(height, width) <= sizes[1]) or self in _WARNED:
+        if sizes is None or (min(height, width) >= sizes[0] and max(height, width) <= sizes[1]):
+            return
+        if self._refuses_sizes:
+            raise SizeError(
+                f"expected images with sides from {sizes[0]} to {sizes[1]} pixels, which the weights of this "
+                f"{type(self).__name__} are for, got {height} x {width}: resize them, train weights for their size, or "
+                "use UNetPurify, whose weights are for photographs too."
+            )
+        if self in _WARNED:
             return
         _WARNED.add(self)
         warn(

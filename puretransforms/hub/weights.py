@@ -34,7 +34,7 @@ class PurifierWeights:
         revision: commit of that repo; ``None`` as long as it has not been pushed.
         sha256: of the files, by file name: model.safetensors and config.json.
         image_size: side of the training images in pixels.
-        sizes: shortest and longest side of images that it is for, in pixels; outside, a purifier warns.
+        sizes: shortest and longest side of images that it is for, in pixels; outside, a purifier warns or refuses.
         training_data: what it was trained on, in a sentence.
         license: of the weights, an SPDX name in lower case.
         paper: the method's, ``arXiv:...``.

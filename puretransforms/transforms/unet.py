@@ -29,7 +29,7 @@ class UNetPurify(PureTransform):
     It is told how strong to be, apart for luma and chroma: a network needs fine brightness and coarse colour, and
     poisons like to live in colour. Strengths are in units of 1/255, as the sigma of Gaussian noise that a denoiser
     such as FFDNet (arXiv 1710.04026) is told; no noise is added, and none has to be there. Trained on randomised
-    corruptions with a fresh key for every image, on no poison.
+    corruptions with a fresh key for every image, on no poison. Each image keeps its mean colour.
 
     Args:
         weights: a name (:func:`puretransforms.hub.list_weights`), a folder or a repo of the Hugging Face Hub; ``None``
@@ -154,11 +154,14 @@ class UNetPurify(PureTransform):
     def purify(
         self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
     ) -> Float[Tensor, "b c h w"]:
+        dtype = x.dtype
         strength = torch.tensor([[self.strength, self.chroma]], device=x.device).expand(len(x), 2)
         if self.jitter:
             low, high = JITTER
             strength = (strength * low * (high / low) ** noise.uniform(0, 2)).clamp_max(STRONGEST)
-        y = self.net(x.float().contiguous(memory_format=torch.channels_last), strength / _LEVELS)
+        x = x.float().contiguous(memory_format=torch.channels_last)
+        y = self.net(x, strength / _LEVELS)
+        y = y + (x - y).mean((2, 3), keepdim=True)
         if self.grain:
             y = torch.add(y.clamp(0, 1), noise.normal(1, *x.shape[1:]), alpha=self.grain / _LEVELS)
-        return y.clamp(0, 1).to(x.dtype)
+        return y.clamp(0, 1).to(dtype)

@@ -66,6 +66,7 @@ class VAEPurify(PureTransform):
     Raises:
         WeightsUnavailableError, WeightsCorruptedError, WeightsMismatchError: as ``from_pretrained``.
         LabelError: labels that do not fit the images or the fit.
+        SizeError: images far from the size that pretrained weights are for (16 to 64 pixels for ``vae-small-32``).
 
     >>> import torch
     >>> purifier = VAEPurify(weights=None, width=4, latent=8)  # untrained, to show the shapes
@@ -74,6 +75,7 @@ class VAEPurify(PureTransform):
     """
 
     reads_labels = True
+    _refuses_sizes = True  # at 224 pixels the codec for 32 paints checkerboards and shifts colours
 
     def __init__(
         self,

@@ -7,19 +7,23 @@ import pytest
 import torch
 
 from puretransforms import EBMPurify, VAEPurify
-from puretransforms.errors import SizeWarning, WeightsCorruptedError
+from puretransforms.errors import SizeError, SizeWarning, WeightsCorruptedError
 from puretransforms.hub.weights import get_weights
 
 BOTH = pytest.mark.parametrize(("kind", "name"), [(EBMPurify, "ebm-small-32"), (VAEPurify, "vae-small-32")])
 
 
 @BOTH
-def test_sizes_far_from_those_of_the_weights_are_warned_of_once(kind, name):
+def test_sizes_of_the_weights_pass(kind, name):
     purifier, (low, high) = kind(), get_weights(name).sizes
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         purifier._check_size(32, 32)
         purifier._check_size(low, high)
+
+
+def test_sizes_far_from_those_of_the_energy_are_warned_of_once():
+    purifier, (low, high) = EBMPurify(), get_weights("ebm-small-32").sizes
     words = f"224 x 224 pixels, but its weights are for sides from {low} to {high} pixels"
     with pytest.warns(SizeWarning, match=words) as seen:
         purifier._check_size(224, 224)
@@ -28,6 +32,13 @@ def test_sizes_far_from_those_of_the_weights_are_warned_of_once(kind, name):
     for sides in ((low - 1, 32), (32, high + 1)):
         with pytest.warns(SizeWarning):
             copy.deepcopy(purifier)._check_size(*sides)
+
+
+def test_the_codec_refuses_sizes_far_from_those_of_its_weights():
+    purifier, (low, high) = VAEPurify(), get_weights("vae-small-32").sizes
+    for sides in ((224, 224), (low - 1, 32), (32, high + 1)):
+        with pytest.raises(SizeError, match=f"sides from {low} to {high} pixels.*got {sides[0]} x {sides[1]}.*UNet"):
+            purifier(torch.zeros(3, *sides))
 
 
 def test_untrained_networks_and_purifiers_without_weights_are_for_any_size():

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from puretransforms.functional.langevin import energy_gradient
-from puretransforms.models.energy import EnergyNet, FoldedEnergyNet, fold, frozen
+from puretransforms.models.energy import EnergyNet, FoldedEnergyNet, TwoTermConv2d, fold, frozen
 
 
 def parameters(net: torch.nn.Module) -> int:
@@ -155,3 +155,22 @@ def test_a_fresh_network_starts_without_biases_and_with_a_small_drift():
     assert all((tensor == 0).all() for name, tensor in net.named_parameters() if name.endswith("bias"))
     drift = 0.78125 * energy_gradient(net, images(4, 3, 32, 32).float()).flatten(1).norm(dim=1)
     assert 1e-3 < drift.mean() < 1
+
+
+@pytest.mark.parametrize(("kernel", "bias"), [(3, True), (1, False)])
+def test_a_weight_of_two_terms_is_that_of_float32_to_twice_the_digits(kernel, bias):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 8, kernel, padding=kernel // 2, bias=bias)
+    split = TwoTermConv2d(conv, torch.bfloat16)
+    kept = split.weight[:, :3].double() + split.weight[:, 3:].double()
+    assert ((kept - conv.weight).abs() <= 2**-16 * conv.weight.abs()).all()
+    x = images(2, 3, 8, 8).bfloat16()
+    error = (split(x).double() - conv.double()(x.double())).norm() / conv(x.double()).norm()
+    assert split(x).dtype == torch.bfloat16 and error < 2**-8
+
+
+def test_the_layers_that_see_pixels_keep_two_terms_in_bfloat16_alone():
+    net = EnergyNet(16)
+    half, full = frozen(net, torch.bfloat16), frozen(net)
+    assert half.stem.conv1.weight.shape == (16, 6, 3, 3) and half.stem_skip.weight.shape == (16, 6, 1, 1)
+    assert torch.equal(full.stem.conv1.weight, net.stem.conv1.weight)

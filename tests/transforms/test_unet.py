@@ -36,8 +36,14 @@ def test_untrained_is_the_identity(x):
 
 
 def test_strengths_are_in_levels(trained, x):
-    expected = trained.net(x, torch.tensor([[25, 50]]).expand(4, 2) / 255).clamp(0, 1)
-    torch.testing.assert_close(trained(x), expected)
+    expected = trained.net(x, torch.tensor([[25, 50]]).expand(4, 2) / 255)
+    torch.testing.assert_close(trained(x), (expected + (x - expected).mean((2, 3), keepdim=True)).clamp(0, 1))
+
+
+def test_the_mean_colour_of_each_image_stays(trained, x):
+    inside = 0.25 + x / 2  # nothing is clamped
+    moved = (trained(inside) - inside).mean((2, 3))
+    assert moved.abs().max() < 1e-6 and (trained(inside) - inside).abs().max() > 0.01
 
 
 def test_luma_alone_keeps_the_colour_differences(trained, x):
