@@ -11,6 +11,7 @@ channels at half the size.
 import argparse
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -37,7 +38,7 @@ class FFDNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [13, *[96] * 11, 12]
-        layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
+        layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
         self.body = nn.Sequential(*(part for conv in layers[:-1] for part in (conv, nn.ReLU(True))), layers[-1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
