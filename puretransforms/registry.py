@@ -22,6 +22,7 @@ T = TypeVar("T", bound=type)
 
 _CLASSES: dict[Role, dict[str, type]] = {"purifier": {}, "poison": {}}
 _OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
+_PYTHON = {"True": True, "False": False, "None": None}
 
 
 def register(name: str) -> Callable[[T], T]:
@@ -84,6 +85,8 @@ def find(name: str, role: Role | None = None) -> type:
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """``"jpeg:quality=10"`` to ``("jpeg", {"quality": 10})``: values are JSON, or else text.
 
+    ``True``, ``False`` and ``None`` are taken as Python writes them too.
+
     Raises:
         RegistryError: no name, or an option that is not ``option=value``.
     """
@@ -112,7 +115,7 @@ def _value(text: str) -> tuple[Any, list[str]]:
     if end > 0 and _OPTION.match(text, end):
         return value, [text[end + 1 :]]
     value, *rest = _OPTION.split(text, maxsplit=1)
-    return value, rest
+    return _PYTHON.get(value, value), rest
 
 
 def create(spec: str, role: Role | None = None, **options: Any) -> Any:
