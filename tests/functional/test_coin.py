@@ -182,6 +182,7 @@ def test_bad_options_raise(options):
     with pytest.raises(ValueError, match=r"expected"):
         COINInterpolate(**options)
 
+
 # --- when does a random linear map undo a class-wise one? the two measures of the paper, section 3 --------------------
 
 
