@@ -17,7 +17,7 @@ from ..functional.checks import choice, whole
 from ..functional.checks import seed as checked_seed
 from ..functional.perturbation import QUANTIZE, settle
 from ..functional.random import KeyedNoise, content_ids
-from ..functional.shapes import Bool, Float, Int, Tensor, UInt8
+from ..functional.shapes import Bool, Images, Int, Labels, Tensor, UInt8
 from ..registry import refuse_unknown
 from .progress import OnProgress
 
@@ -72,7 +72,7 @@ class Poison(v2.Transform):
         self.quantize = choice("quantize", quantize, QUANTIZE)
         self._tables: dict[Any, Any] = {}
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         """Poison a float batch in ``[0, 1]``; row ``i`` may use row ``i`` of ``labels`` and ``noise`` only.
 
         The result may leave ``[0, 1]``: it is clamped and quantised afterwards.
@@ -135,11 +135,11 @@ class Poison(v2.Transform):
         """Is this poison ready for use? One that learns from no dataset always is."""
         return not self.needs_fit
 
-    def relabel(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    def relabel(self, labels: Labels) -> Labels:
         """The labels that poisoned samples carry: the true ones, unless a dirty-label backdoor says otherwise."""
         return labels
 
-    def eligible(self, labels: Int[Tensor, " b"], noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
+    def eligible(self, labels: Labels, noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
         """Which samples this poison can be applied to; the others pass through unchanged.
 
         ``noise`` tells the samples apart, as in :meth:`perturb`; without it the answer is by the labels alone.

@@ -17,7 +17,7 @@ from ..errors import LabelError
 from ..functional.checks import number
 from ..functional.checks import seed as checked_seed
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Bool, Int, Tensor
+from ..functional.shapes import Bool, Int, Labels, Tensor
 from .backdoor.base import Backdoor
 from .base import Poison, open_images
 from .progress import progress_bar
@@ -207,7 +207,7 @@ class _Triggered(Dataset):
 
 
 def poison_images(
-    poison: Poison, images: Sequence[Any], labels: Int[Tensor, " n"], index: Int[Tensor, " n"]
+    poison: Poison, images: Sequence[Any], labels: Labels, index: Int[Tensor, " b"]
 ) -> tuple[list[Any], list[tuple[Tensor, Tensor]]]:
     """Poison single images (PIL or ``[C, H, W]``), of true ``labels``, at ``index`` of their dataset.
 

@@ -16,7 +16,7 @@ from torch import nn
 from ..errors import LabelError, ManifestMismatchError, NotFittedError, SurrogateError
 from ..functional.checks import number
 from ..functional.random import KeyedNoise, content_ids
-from ..functional.shapes import Bool, Float, Int, Tensor, UInt8
+from ..functional.shapes import Bool, Float, Images, Int, Labels, Pixels, Tensor
 from .base import Poison, integers_for
 from .optimise import check_surrogate
 from .progress import OnProgress, Progress
@@ -56,9 +56,7 @@ class StoredPoison(Poison):
         levels_of(self.epsilon)
         self._forget()
 
-    def craft(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: Any, progress: Progress
-    ) -> Float[Tensor, "m c h w"]:
+    def craft(self, images: Pixels, labels: Labels, surrogate: Any, progress: Progress) -> Float[Tensor, "m c h w"]:
         """The perturbations in pixel units: ``[N, C, H, W]``, or ``[num_classes, C, H, W]`` with ``classwise``.
 
         ``surrogate`` is a network or ``None``; with :attr:`takes_several`, a list of networks or ``None``.
@@ -143,12 +141,12 @@ class StoredPoison(Poison):
         """The stored perturbations in pixel units: one row for each fitted image, or for each class."""
         return self._known().float() / 255
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         delta = self._levels(x)
         rows = labels.cpu() if self.classwise else self._rows(noise.keys.cpu(), labels.cpu())
         return x + delta[rows].to(x) / 255
 
-    def _levels(self, x: Float[Tensor, "b c h w"]) -> Tensor:
+    def _levels(self, x: Images) -> Tensor:
         """The table, for images of this shape."""
         delta = self._known()
         if delta.shape[1:] != x.shape[1:]:
@@ -166,7 +164,7 @@ class StoredPoison(Poison):
             )
         return self._delta
 
-    def _rows(self, keys: Int[Tensor, " b"], labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    def _rows(self, keys: Int[Tensor, " b"], labels: Labels) -> Int[Tensor, " b"]:
         """The table row of each image, found by the key of its index or of its pixels."""
         rows, known = self._find(keys)
         if not bool(known.all()):
@@ -188,7 +186,7 @@ class StoredPoison(Poison):
         places = torch.searchsorted(known, keys).clamp_max(len(known) - 1)
         return order[places], known[places] == keys
 
-    def _check_true(self, rows: Int[Tensor, " b"], labels: Int[Tensor, " b"]) -> None:
+    def _check_true(self, rows: Int[Tensor, " b"], labels: Labels) -> None:
         wrong = (self._ids["labels"][rows] != labels).nonzero()[:, 0]
         if len(wrong):
             raise LabelError(

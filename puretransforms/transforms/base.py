@@ -18,7 +18,7 @@ from ..errors import CompilationError, LabelError, NoImageError, UntouchedImageW
 from ..functional import checks
 from ..functional.devices import check_not_forked_cuda
 from ..functional.random import KeyedNoise, content_ids
-from ..functional.shapes import Float, Int, Tensor
+from ..functional.shapes import Float, Images, Labels, Tensor
 from ..hub.pretrained import Pretrained
 
 _CACHED_PIXELS = 1 << 17
@@ -86,9 +86,7 @@ class PureTransform(
         self.differentiable = checks.flag("differentiable", differentiable)
         self.p = checks.number("p", p, least=0, most=1)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Int[Tensor, " b"] | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Labels | None = None) -> Images:
         """Purify a float batch in ``[0, 1]``; row ``i`` may use row ``i`` of ``noise`` and ``labels`` and nothing else.
 
         ``labels`` are those of the sample where :attr:`reads_labels` is true and it holds some, else ``None``.

@@ -13,7 +13,7 @@ from ..functional import checks
 from ..functional.devices import PRECISIONS, working_dtype
 from ..functional.langevin import langevin_chain
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Tensor
+from ..functional.shapes import Float, Images, Tensor
 from ..models.compiled_chain import CompiledChain
 from ..models.energy import PUREGEN_LAYERS, EnergyNet, FoldedEnergyNet, frozen
 from ..registry import register
@@ -191,9 +191,7 @@ class EBMPurify(PureTransform):
             state_dict[f"{prefix}net.{name.removeprefix(prefix)}"] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         if self.threshold is None:
             return self._run(x, noise)
         suspicious = self._energies(x) >= self.threshold
@@ -201,7 +199,7 @@ class EBMPurify(PureTransform):
             return x
         return x.index_copy(0, suspicious.nonzero()[:, 0], self._run(x[suspicious], noise[suspicious]))
 
-    def _run(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    def _run(self, x: Images, noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
         dtype = working_dtype(self.precision, x.device)
         net = frozen(self.net, dtype)
         state = _to_signed(x)

@@ -9,7 +9,7 @@ import torch
 from ..data.samples import gather
 from ..functional import checks
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Tensor
+from ..functional.shapes import Images, Tensor
 from ..models.unet import ARCHITECTURES, PurifierUNet
 from ..registry import register
 from ..train.checkpoint import FitStep, identity, load_checkpoint, save_checkpoint
@@ -151,9 +151,7 @@ class UNetPurify(PureTransform):
         self.zero_grad(set_to_none=True)
         return self.eval().requires_grad_(False)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         strength = torch.tensor([[self.strength, self.chroma]], device=x.device).expand(len(x), 2)
         if self.jitter:
             low, high = JITTER

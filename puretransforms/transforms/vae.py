@@ -13,7 +13,7 @@ from ..errors import NotFittedError
 from ..functional import checks
 from ..functional.devices import PRECISIONS, working_dtype
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Int, Tensor
+from ..functional.shapes import Float, Labels, Tensor
 from ..models.dvae import DVAE, RateVAE, frozen
 from ..registry import register
 from ..train.checkpoint import identity, load_checkpoint, save_checkpoint
@@ -216,7 +216,7 @@ class VAEPurify(PureTransform):
     # --- purification ------------------------------------------------------------------------------------------------
 
     def purify(
-        self, x: Float[Tensor, "b 3 h w"], noise: KeyedNoise, labels: Int[Tensor, " b"] | None = None
+        self, x: Float[Tensor, "b 3 h w"], noise: KeyedNoise, labels: Labels | None = None
     ) -> Float[Tensor, "b 3 h w"]:
         if labels is not None:
             *_, x = self._subtract(x, labels, noise)

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from ...functional.checks import number, whole
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor
+from ...functional.shapes import Float, Images, Labels, Tensor
 from ...registry import register
 from ..base import Poison
 
@@ -58,24 +58,14 @@ class CUDA(Poison):
     def _kernel_table(self, *image_shape: int) -> Tensor:
         return self.kernels()
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         z = correlate(x, self._table(self._kernel_table, x)[labels])
         brightest = z.flatten(1).amax(1)[:, None, None, None]
         return z / torch.where(brightest > 0, brightest, 1)
 
 
-class _LineBlur(CUDA):
-    def _line(self) -> Float[Tensor, "k n"]:
-        stream = np.random.RandomState(self.seed)
-        out = torch.empty(self.num_classes, self.kernel_size, dtype=torch.float64)
-        for line in out:
-            line.copy_(torch.from_numpy(stream.uniform(0, self.p_b, self.kernel_size)))
-            line[stream.randint(self.kernel_size)] = 1
-        return out
-
-
 @register("vuda")
-class VUDA(_LineBlur):
+class VUDA(CUDA):
     """CUDA with a vertical line filter ``[kernel_size, 1]``: each class blurs along the columns in its own way.
 
     Named in Li et al. (AAAI 2025, arXiv 2311.18403), whose generator is not published: this definition is reconstructed
@@ -85,11 +75,16 @@ class VUDA(_LineBlur):
 
     def kernels(self) -> Float[Tensor, "k kh kw"]:
         """The kernels of all classes, ``[num_classes, kernel_size, 1]`` float64."""
-        return self._line()[:, :, None]
+        stream = np.random.RandomState(self.seed)
+        out = torch.empty(self.num_classes, self.kernel_size, 1, dtype=torch.float64)
+        for line in out[..., 0]:
+            line.copy_(torch.from_numpy(stream.uniform(0, self.p_b, self.kernel_size)))
+            line[stream.randint(self.kernel_size)] = 1
+        return out
 
 
 @register("huda")
-class HUDA(_LineBlur):
+class HUDA(VUDA):
     """CUDA with a horizontal line filter ``[1, kernel_size]``: each class blurs along the rows in its own way.
 
     Named in Li et al. (AAAI 2025, arXiv 2311.18403), whose generator is not published: this definition is reconstructed
@@ -99,10 +94,10 @@ class HUDA(_LineBlur):
 
     def kernels(self) -> Float[Tensor, "k kh kw"]:
         """The kernels of all classes, ``[num_classes, 1, kernel_size]`` float64."""
-        return self._line()[:, None, :]
+        return super().kernels().transpose(1, 2)
 
 
-def correlate(x: Float[Tensor, "b c h w"], kernels: Float[Tensor, "b kh kw"]) -> Float[Tensor, "b c h w"]:
+def correlate(x: Images, kernels: Float[Tensor, "b kh kw"]) -> Images:
     """Cross-correlate each image with its own odd-sided kernel, all channels alike, zero padding, same size.
 
     Taps are added in one fixed order with separate products and sums, so a pixel's value depends on its neighbourhood

@@ -17,7 +17,7 @@ from ...data.samples import LabelledImages
 from ...errors import LabelError, NoImageError, NotFittedError
 from ...functional.checks import whole
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...functional.shapes import Float, Images, Int, Labels, Pixels, Tensor
 from ...registry import register
 from ..base import Poison, open_images
 from ..progress import OnProgress
@@ -81,7 +81,7 @@ class OPS(Poison):
                 self._add(*batch)
         return self
 
-    def _add(self, images: UInt8[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
+    def _add(self, images: Pixels, labels: Labels) -> None:
         """Add one batch to the class statistics."""
         x = open_images(images)[0].double()
         if self._sums is None or self._count is None:  # both or neither
@@ -126,7 +126,7 @@ class OPS(Poison):
                 open_[:, pixel] = 0  # each of a class's pixels is another one
         return out
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         chosen = self._table(self.shortcuts, x, torch.int64)[labels]
         if bool((chosen < 0).any()):
             unseen = int(labels[chosen[:, 0, 0] < 0][0])
