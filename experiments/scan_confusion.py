@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from puretransforms.benchmark.folder import load_image_folder
 from puretransforms.data.digits import load_digits
-from puretransforms.data.samples import LabelledImages
+from puretransforms.data.samples import LabelledImages, gather
 from puretransforms.poisons import (
     AR,
     BPP,
@@ -207,7 +206,7 @@ def measure(args: argparse.Namespace) -> None:
 def read(path: Path) -> LabelledImages:
     """CIFAR-10 of a folder or a file."""
     if path.suffix != ".npz":
-        return load_image_folder(path)
+        return gather(str(path))
     with np.load(path) as file:
         return LabelledImages(stored_images(file["x_train"]), torch.from_numpy(file["y_train"]))
 

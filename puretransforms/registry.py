@@ -156,12 +156,15 @@ def summary(name: str, role: Role | None = None) -> str:
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments that ``cls`` takes, by name.
-
-    Those of ``__init__``: a class without its own has a ``__new__`` before it in the search of ``inspect.signature``.
-    """
-    named = list(inspect.signature(cls.__init__).parameters.items())[1:]  # type: ignore[misc]
-    return {name: one for name, one in named if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    """The arguments that ``cls`` takes by name, with those that a ``**base`` of its ``__init__`` hands up."""
+    found: dict[str, inspect.Parameter] = {}
+    for level in cls.__mro__:
+        if "__init__" in vars(level):
+            own = list(inspect.signature(vars(level)["__init__"]).parameters.values())[1:]
+            found = {one.name: one for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)} | found
+            if not any(one.kind == one.VAR_KEYWORD for one in own):
+                break
+    return found
 
 
 def refuse_unknown(cls: type, given: Mapping[str, Any]) -> None:

@@ -2,10 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import cast
 
 import torch
@@ -15,15 +16,14 @@ from rich.table import Table
 
 from ..cleaning.clean import clean
 from ..data.digits import load_digits
-from ..data.samples import LabelledImages
+from ..data.samples import LabelledImages, gather
 from ..errors import SourceError
 from ..poisons.availability.convolution import CUDA
 from ..poisons.dataset import PoisonedDataset
 from ..poisons.export import export
 from ..train.settings import DIGITS_SETTING, ClassifierSetting
 from ..transforms.coin import COINInterpolate
-from .folder import load_image_folder
-from .outcome import Row, recovery, run_case, summarize
+from .run import Outcome, run_case, spread
 
 RESULTS = "demo.json"
 _MADE_HERE = ("clean", "poisoned", "purified", "purified.quarantine", "report.html", RESULTS)
@@ -33,6 +33,20 @@ _EXPLAINED = {
     "purified": "poisoned, purified once: the folder that clean() wrote",
     "online": "poisoned, purified anew at every access",
 }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of data over its seeds, in percent: means, and sample standard deviations (0 for one seed)."""
+
+    data: str
+    seeds: int
+    last: float
+    last_std: float
+    peak: float
+    peak_std: float
+    train: float
+    seconds: float
 
 
 def run_demo(
@@ -96,7 +110,7 @@ def _write_versions(train: LabelledImages, out: Path) -> dict[str, LabelledImage
     export(PoisonedDataset(train, poison), out / "poisoned")
     result = clean(out / "poisoned", out / "purified", COINInterpolate(), progress=False)
     shutil.copyfile(cast(Path, result.report), out / "report.html")
-    return {name: load_image_folder(out / name) for name in ("clean", "poisoned", "purified")}
+    return {name: gather(str(out / name)) for name in ("clean", "poisoned", "purified")}
 
 
 def _fresh(out: Path) -> Path:
@@ -131,3 +145,34 @@ def _table(rows: list[Row], tested: int) -> Table:
         numbers = (row.last, row.last_std, row.peak, row.train, row.seconds)
         table.add_row(_EXPLAINED[row.data], *(f"{number:.1f}" for number in numbers))
     return table
+
+
+def summarize(outcomes: Iterable[Outcome]) -> list[Row]:
+    """One row for each kind of data, in the order of first appearance."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.data, []).append(outcome)
+    return [_row(data, group) for data, group in groups.items()]
+
+
+def recovery(rows: Iterable[Row], purified: str, clean: str = "clean", poisoned: str = "poisoned") -> str:
+    """One sentence: the share of the accuracy lost to the poison (last epoch) that purification wins back."""
+    last = {row.data: row.last for row in rows}
+    lost, back = last[clean] - last[poisoned], last[purified] - last[poisoned]
+    if lost <= 0:
+        return f"{purified}: {back:+.1f} points; the poison cost nothing ({0 - lost:+.1f} points)"
+    return f"{purified}: {back:+.1f} points, {back / lost:.0%} of the {lost:.1f} that the poison cost"
+
+
+def _row(data: str, group: list[Outcome]) -> Row:
+    last, peak = ([100 * value for value in values] for values in zip(*((o.last, o.peak) for o in group), strict=True))
+    return Row(
+        data=data,
+        seeds=len(group),
+        last=mean(last),
+        last_std=spread(last),
+        peak=mean(peak),
+        peak_std=spread(peak),
+        train=mean(100 * outcome.train for outcome in group),
+        seconds=mean(outcome.seconds for outcome in group),
+    )

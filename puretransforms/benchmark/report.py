@@ -11,8 +11,7 @@ from ..errors import MissingExtraError
 from ..reporting.plots import matrix_svg, scatter_svg
 from ..reporting.tables import markdown as markdown_table
 from .fidelity import Fidelity
-from .outcome import spread
-from .run import Result
+from .run import Result, spread
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from .codec import decode
 from .images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
 from .open_source import open_source
 from .sources.base import Source, read_image
+from .sources.map_style import known_classes
 
 LABEL_KEYS = ("label", "labels", "target", "targets")
 
@@ -152,10 +153,7 @@ def pair_of(sample: Any) -> tuple[Any, Any]:
 
 def class_names(dataset: Any) -> list[str] | None:
     """The names of the classes in label order, where the dataset knows them."""
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    names = getattr(dataset, "classes", None)
-    return None if not names else [name if isinstance(name, str) else ", ".join(map(str, name)) for name in names]
+    return known_classes(dataset) or None
 
 
 def gather(source: Any, channels: int | None = 3) -> LabelledImages:
@@ -185,17 +183,20 @@ def gather(source: Any, channels: int | None = 3) -> LabelledImages:
 
 
 def _stacked(samples: Any, classes: list[str] | None, channels: int | None = 3) -> LabelledImages:
+    """Of ``(image, label)``, or of ``(image, label, name)`` where a message can name the sample."""
     pixels, labels = [], []
-    for image, label in samples:
+    for place, (image, label, *name) in enumerate(samples):
         x, _ = unwrap(image)
         x = x if x.dtype == torch.uint8 else round_to_uint8(to_unit(x))
         pixels.append(x if channels is None else colour(x))
         labels.append(integers(label))
-    shapes = {tuple(x.shape[1:]) for x in pixels}
-    if len(shapes) != 1:
-        raise NoImageError(
-            f"expected images of one size to fit to, got {len(shapes) or 'none'}: resize or crop them first."
-        )
+        if pixels[-1].shape[1:] != pixels[0].shape[1:]:
+            raise NoImageError(
+                f"expected images of one size, got {list(pixels[-1].shape[1:])} after {list(pixels[0].shape[1:])} in "
+                f"{name[0] if name else f'sample {place}'}: resize or crop them first."
+            )
+    if not pixels:
+        raise NoImageError("expected images of one size, got none: give a dataset that holds some.")
     images, flat = torch.cat(pixels).contiguous(), torch.cat(labels)
     return LabelledImages(images, check_labels(flat, len(images), int(flat.max()) + 1), classes)
 
@@ -210,7 +211,7 @@ def _decoded(source: Source, channels: int | None = 3) -> LabelledImages:
             except (CorruptImageError, OSError):
                 continue
             pixels = torch.frombuffer(bytearray(image.pixels), dtype=torch.uint8).view(image.shape)
-            samples.append((pixels.permute(2, 0, 1), numbers[entry.label]))
+            samples.append((pixels.permute(2, 0, 1), numbers[entry.label], entry.path))
     return _stacked(samples, names_by_number(numbers), channels)
 
 

@@ -17,7 +17,7 @@ from huggingface_hub import CommitInfo, ModelCard, PyTorchModelHubMixin
 from torch import nn
 
 from ..errors import SizeWarning, WeightsMismatchError
-from ..registry import refuse_unknown
+from ..registry import parameters, refuse_unknown
 from .files import CARD, CONFIG, WEIGHTS, LoadedWeights, sha256_of, state_bytes, write
 from .load import load
 from .push import push
@@ -48,7 +48,7 @@ class Pretrained(PyTorchModelHubMixin):
 
         ``EBMPurify(name, steps=10)`` is ``EBMPurify.from_pretrained(name, steps=10)``.
         """
-        if "weights" not in _arguments(type(self)):
+        if "weights" not in parameters(type(self)):
             raise TypeError(f"{type(self).__name__} must take weights= and hand it up, for it has to be built without.")
         given = {
             name: value
@@ -116,7 +116,7 @@ class Pretrained(PyTorchModelHubMixin):
 
     @classmethod
     def _restored(cls, loaded: LoadedWeights, overrides: Mapping[str, Any]) -> "Pretrained":
-        known = _arguments(cls)
+        known = parameters(cls)
         config = cls._foreign_config(dict(loaded.config)) if loaded.transform is None else dict(loaded.config)
         unknown = config.keys() - known.keys()
         if unknown:
@@ -171,7 +171,7 @@ class Pretrained(PyTorchModelHubMixin):
         """The constructor's arguments as they are now."""
         made_with = self._hub_mixin_config if isinstance(self._hub_mixin_config, dict) else {}
         config = {}
-        for name in _arguments(type(self)):
+        for name in parameters(type(self)):
             if name not in _UNSAVED:
                 value = getattr(self, name, None)
                 plain = isinstance(value, bool | int | float | str | list | tuple | dict | None)
@@ -260,20 +260,6 @@ def _below(kind: type) -> list[type]:
     found: list[type] = [kind]
     for child in kind.__subclasses__():  # type: ignore[var-annotated]
         found += _below(child)
-    return found
-
-
-def _arguments(kind: type) -> dict[str, inspect.Parameter]:
-    """The constructor's named arguments, with those that ``**base`` hands up."""
-    found: dict[str, inspect.Parameter] = {}
-    for level in kind.__mro__:
-        if "__init__" not in vars(level):
-            continue
-        parameters = list(inspect.signature(vars(level)["__init__"]).parameters.values())[1:]
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        found = {p.name: p for p in named} | found
-        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-            break
     return found
 
 

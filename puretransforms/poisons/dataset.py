@@ -76,14 +76,11 @@ class PoisonedDataset(Dataset):
         self.poison = poison
         self.rate, self.mask, self.cover_mask = self._choose(rate)  # a rate is refused before what may take hours
         if not poison.fitted:
-            self.poison = self._fit(deepcopy(poison), device, progress)
+            with progress_bar(progress) as on_progress:
+                self.poison = deepcopy(poison).fit(_Clean(self), device=device, on_progress=on_progress)
         self.covers = self.poison.covers
         relabelled = self.poison.relabel(self.original_targets)
         self.targets = torch.where(self.mask, relabelled, self.original_targets)
-
-    def _fit(self, poison: Poison, device: torch.device | str | None, progress: bool) -> Poison:
-        with progress_bar(progress) as on_progress:
-            return poison.fit(_Clean(self), device=device, on_progress=on_progress)
 
     def _choose(self, rate: float | None) -> tuple[float, Bool[Tensor, " n"], Bool[Tensor, " n"]]:
         """The rate, the samples to poison, and those that get a decoy."""

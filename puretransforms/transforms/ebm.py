@@ -17,12 +17,11 @@ from ..functional.shapes import Float, Images, Tensor
 from ..models.compiled_chain import CompiledChain
 from ..models.energy import PUREGEN_LAYERS, EnergyNet, FoldedEnergyNet, frozen
 from ..registry import register
-from ..train.checkpoint import FitStep, identity, load_checkpoint, save_checkpoint
+from ..train.checkpoint import Checkpoint, FitStep
 from ..train.energy import denoising_score_matching
 from .base import PureTransform
 
 _ARCHITECTURES = {"small": (FoldedEnergyNet, 48), "published": (EnergyNet, 128)}  # class, default width
-_GPU_PIXELS = 1 << 20
 
 
 @register("ebm")
@@ -70,6 +69,8 @@ class EBMPurify(PureTransform):
     (torch.Size([4, 3, 32, 32]), torch.Size([4]))
     """
 
+    needs_fit = True
+    _gpu_pixels = 1 << 20
     graph_refusal = (
         "differentiates its energy inside, which no graph can hold: call it before the compiled part, or pass "
         "compiled=True, which compiles the chain"
@@ -116,11 +117,6 @@ class EBMPurify(PureTransform):
             torch.default_generator.manual_seed(0)
             self.net = network(self.nf).requires_grad_(False).to(memory_format=torch.channels_last)
 
-    @property
-    def fitted(self) -> bool:
-        """Has the energy been trained, here or before it was saved?"""
-        return self._trained
-
     def fit(
         self,
         dataset: Any,
@@ -164,12 +160,10 @@ class EBMPurify(PureTransform):
         self.net = net.to(device or pixels.device, memory_format=torch.channels_last)
         settings: dict[str, Any] = {"updates": updates, "batch_size": batch_size, "lr": lr, "seed": seed}
         settings |= {"step_size": self.step_size, "temperature": self.temperature}
-        file = None if checkpoint is None else Path(checkpoint)
-        of = identity(pixels, **settings, purifier=self._config()) if file else ""
-        state = load_checkpoint(file, of) if file else None
-        for record in denoising_score_matching(self.net, pixels, **settings, state=state):
-            if file and (record.step % save_every == 0 or record.step == updates):
-                save_checkpoint(file, record.state(), of)
+        kept = Checkpoint(checkpoint, pixels, **settings, purifier=self._config())
+        for record in denoising_score_matching(self.net, pixels, **settings, state=kept.state):
+            if record.step % save_every == 0 or record.step == updates:
+                kept.save(record.state)
             if on_record is not None:
                 on_record(FitStep(record.step, updates, images=batch_size, loss=record.loss))
         self._trained = True
@@ -245,10 +239,6 @@ class EBMPurify(PureTransform):
 
     def _energies(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         return frozen(self.net)(_to_signed(x))
-
-    def _auto_chunk(self, pixels: Tensor) -> int:
-        """As the base on a CPU; bounded on a GPU, where the activations of a whole data set would not fit."""
-        return max(1, _GPU_PIXELS // pixels[0, 0].numel()) if pixels.is_cuda else super()._auto_chunk(pixels)
 
 
 def _to_signed(x: Tensor) -> Tensor:

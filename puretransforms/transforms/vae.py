@@ -16,13 +16,12 @@ from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Labels, Tensor
 from ..models.dvae import DVAE, RateVAE, frozen
 from ..registry import register
-from ..train.checkpoint import identity, load_checkpoint, save_checkpoint
+from ..train.checkpoint import Checkpoint
 from ..train.dvae import fit_dvae
 from ..train.rate import SCHEDULES, FitRecord, FitSchedule
 from .base import PureTransform
 
 _ARCHITECTURES = {"small": (32, 128), "published": (64, 256)}  # width, latent channels
-_GPU_PIXELS = 1 << 20
 _FROZEN: WeakKeyDictionary[RateVAE, tuple[Any, RateVAE]] = WeakKeyDictionary()
 
 
@@ -73,7 +72,9 @@ class VAEPurify(PureTransform):
     torch.Size([4, 3, 32, 32])
     """
 
+    needs_fit = True
     reads_labels = True
+    _gpu_pixels = 1 << 20
 
     def __init__(
         self,
@@ -130,11 +131,6 @@ class VAEPurify(PureTransform):
 
     # --- the fit -----------------------------------------------------------------------------------------------------
 
-    @property
-    def fitted(self) -> bool:
-        """Have the networks been trained, here or before they were saved?"""
-        return self._trained
-
     def fit(
         self,
         dataset: Any,
@@ -184,8 +180,7 @@ class VAEPurify(PureTransform):
         self.size = max(pixels.shape[-2:])
         self._build(seed, plan.table_std)
         self.to(device or pixels.device)
-        file = None if checkpoint is None else Path(checkpoint)
-        of = identity(pixels, labels, schedule=plan, seed=seed, purifier=self._config()) if file else ""
+        kept = Checkpoint(checkpoint, pixels, labels, schedule=plan, seed=seed, purifier=self._config())
         records = fit_dvae(
             self.first,
             self.net,  # type: ignore[arg-type]  # a DVAE: it has classes
@@ -196,11 +191,11 @@ class VAEPurify(PureTransform):
             precision=self._fit_dtype(plan),
             compiled=compiled,
             seed=seed,
-            state=load_checkpoint(file, of) if file else None,
+            state=kept.state,
         )
         for record in records:
-            if file and (record.step % save_every == 0 or record.step == record.updates):
-                save_checkpoint(file, record.state(), of)
+            if record.step % save_every == 0 or record.step == record.updates:
+                kept.save(record.state)
             if on_record is not None:
                 on_record(record)
         self._trained = True
@@ -275,10 +270,6 @@ class VAEPurify(PureTransform):
         if net not in _FROZEN or _FROZEN[net][0] != now:
             _FROZEN[net] = now, frozen(net, dtype)
         return _FROZEN[net][1]
-
-    def _auto_chunk(self, pixels: Tensor) -> int:
-        """As the base on a CPU; bounded on a GPU, where the activations of a whole data set would not fit."""
-        return max(1, _GPU_PIXELS // pixels[0, 0].numel()) if pixels.is_cuda else super()._auto_chunk(pixels)
 
 
 def _schedule(given: str | FitSchedule | dict) -> FitSchedule:

@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 from torchvision.datasets import ImageFolder
 
-from puretransforms.benchmark.demo import run_demo
-from puretransforms.benchmark.folder import load_image_folder
-from puretransforms.benchmark.outcome import Row
+from puretransforms.benchmark.demo import Row, recovery, run_demo, summarize
+from puretransforms.benchmark.run import Outcome
 from puretransforms.data.digits import load_digits
+from puretransforms.data.samples import gather
 from puretransforms.errors import SourceError
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.availability.convolution import CUDA
@@ -44,7 +44,7 @@ def test_leaves_three_trees_a_report_and_the_numbers(demo: tuple[Path, list[Row]
 def test_the_trees_hold_the_digits_the_poison_and_its_purification(demo: tuple[Path, list[Row], str]) -> None:
     out, _, _ = demo
     train, _ = load_digits()
-    clean, poisoned, purified = (load_image_folder(out / name) for name in ("clean", "poisoned", "purified"))
+    clean, poisoned, purified = (gather(str(out / name)) for name in ("clean", "poisoned", "purified"))
     order = torch.argsort(train.targets[:60], stable=True)
     assert torch.equal(clean.images, train.images[:60][order])
     assert torch.equal(clean.targets, train.targets[:60][order])
@@ -85,3 +85,39 @@ def test_poison_costs_thirty_points_and_coin_wins_back_half(tmp_path: Path) -> N
     assert last["poisoned"] < last["clean"] - 30
     for name in ("purified", "online"):
         assert last[name] > (last["clean"] + last["poisoned"]) / 2
+
+
+def outcome(data: str, seed: int, *test: float) -> Outcome:
+    return Outcome(data, "tiny", seed, 0.5, list(test), 10.0 * (seed + 1))
+
+
+def test_last_and_peak() -> None:
+    case = outcome("poisoned", 0, 0.2, 0.6, 0.1)
+    assert case.last == 0.1 and case.peak == 0.6
+
+
+def test_rows_are_means_and_deviations_over_the_seeds() -> None:
+    rows = summarize([outcome("b", 0, 0.2, 0.1), outcome("a", 0, 0.9), outcome("b", 1, 0.3, 0.3)])
+    assert [(row.data, row.seeds) for row in rows] == [("b", 2), ("a", 1)]
+    b, a = rows
+    assert b.last == pytest.approx(20) and b.last_std == pytest.approx(200**0.5)
+    assert b.peak == pytest.approx(25) and b.peak_std == pytest.approx(50**0.5)
+    assert b.train == 50 and b.seconds == 15 and a.last_std == 0
+
+
+def _row(data: str, last: float) -> Row:
+    return Row(data, 1, last, 1.25, last + 5, 0.5, 50.0, 15.4)
+
+
+@pytest.mark.parametrize(
+    ("clean", "poisoned", "purified", "sentence"),
+    [
+        (90.0, 10.0, 70.0, "purified: +60.0 points, 75% of the 80.0 that the poison cost"),
+        (90.0, 10.0, 6.0, "purified: -4.0 points, -5% of the 80.0 that the poison cost"),
+        (50.0, 50.0, 45.0, "purified: -5.0 points; the poison cost nothing (+0.0 points)"),
+        (50.0, 52.0, 51.0, "purified: -1.0 points; the poison cost nothing (+2.0 points)"),
+    ],
+)
+def test_recovery(clean: float, poisoned: float, purified: float, sentence: str) -> None:
+    rows = [_row("clean", clean), _row("poisoned", poisoned), _row("purified", purified)]
+    assert recovery(rows, "purified") == sentence

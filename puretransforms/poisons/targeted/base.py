@@ -59,7 +59,8 @@ class TargetedSetup:
         """
         path = Path(path)
         stored = _stored(path)
-        labels, names = _labels_and_names(train)
+        train = train if isinstance(train, Dataset) else gather(train, channels=None)
+        labels, names = labels_of(train), class_names(train)
         base_class = _number(stored["base_class"], names, labels, f"base_class of {path}")
         stated = stored.get("target_class")
         target_class = None if stated is None else _number(stated, names, labels, f"target_class of {path}")
@@ -237,12 +238,6 @@ def _stored(path: Path) -> dict[str, Any]:
         if sum(key in stored for key in choices) != 1:
             raise SourceError(f"expected {' or '.join(choices)} in {path}, got {', '.join(sorted(stored))}: give one.")
     return stored
-
-
-def _labels_and_names(train: Any) -> tuple[Int[Tensor, " n"], list[str] | None]:
-    if not isinstance(train, Dataset):
-        train = gather(train, channels=None)
-    return labels_of(train), class_names(train)
 
 
 def _number(given: Any, names: list[str] | None, labels: Tensor, what: str) -> int:
