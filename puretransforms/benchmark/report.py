@@ -122,9 +122,7 @@ def markdown(table: Sequence[Cell], fidelity: Sequence[Fidelity], provenance: st
     if aimed:
         parts.append(
             _matrix(
-                "Attack success",
-                aimed,
-                lambda c: _number(cast(float, c.success), cast(float, c.success_std), c.seeds),
+                "Attack success", aimed, lambda c: _number(cast(float, c.success), cast(float, c.success_std), c.seeds)
             )
         )
         worst = [cell for cell in aimed if cell.success_worst is not None]

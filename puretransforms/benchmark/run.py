@@ -67,13 +67,7 @@ def run_case(
     told its number (from 1) and the accuracy.
     """
     model, records = setting.train(
-        train.images,
-        train.targets,
-        num_classes=num_classes,
-        seed=seed,
-        transform=transform,
-        adapt=adapt,
-        device=device,
+        train.images, train.targets, num_classes=num_classes, seed=seed, transform=transform, adapt=adapt, device=device
     )
     seconds, accuracies, record = 0.0, [], None
     for record in records:

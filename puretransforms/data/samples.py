@@ -92,18 +92,23 @@ def integers(labels: Any) -> Int[Tensor, " n"]:
     return torch.cat(tensors).to(torch.int64)
 
 
-def check_labels(labels: Tensor, count: int, num_classes: int, fix: str = "fit with the number of classes of the data"):
-    """``labels``, if there is one for each of ``count`` images and each lies in ``0 .. num_classes - 1``.
+def check_labels(
+    labels: Tensor, count: int, num_classes: int, fix: str = "fit with the number of classes of the data"
+) -> Int[Tensor, " n"]:
+    """``labels`` as int64 ``[count]``, if they are integers in ``0 .. num_classes - 1``.
 
     Raises:
-        LabelError: another number of labels, or one out of range; the message ends with ``fix``.
+        LabelError: another number of labels, no integers, or one out of range; that message ends with ``fix``.
     """
-    if labels.numel() != count:
-        raise LabelError(f"expected one label for each of {count} images, got {labels.numel()}.")
+    if labels.shape != (count,) or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise LabelError(
+            f"expected one integer label for each of {count} images, got {labels.numel()} ({labels.dtype} "
+            f"{list(labels.shape)}): pass class indices, not one-hot rows or probabilities."
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise LabelError(f"expected labels from 0 to {num_classes - 1}, got {low if low < 0 else high}: {fix}.")
-    return labels
+    return labels.to(torch.int64)
 
 
 def _is_image(leaf: Any) -> bool:

@@ -48,10 +48,7 @@ def quantize(x: Float[Tensor, "..."], mode: str | None) -> Float[Tensor, "..."]:
 
 
 def settle(
-    poisoned: Float[Tensor, "b c h w"],
-    clean: Float[Tensor, "b c h w"],
-    mode: str | None,
-    linf: float | None = None,
+    poisoned: Float[Tensor, "b c h w"], clean: Float[Tensor, "b c h w"], mode: str | None, linf: float | None = None
 ) -> Float[Tensor, "b c h w"]:
     """Quantise a poisoned batch, staying within ``linf`` of the clean one also after rounding.
 

@@ -144,23 +144,12 @@ def maximum_likelihood(
     slot getting a noisy data image instead with probability ``rejuvenation``, so that chains stay in the middle
     run, where purification takes place. The defaults are those of the authors (65,000 updates).
 
-    Args:
-        chain_steps: Langevin steps of the negatives for each update.
-        data_noise: standard deviation of the noise on data, in ``[-1, 1]`` units; 1 to 2 times ``step_size``.
-        bank_size: states kept, at least ``batch_size``.
-        rejuvenation: chance of a visited slot to restart from data.
-        net: as in :func:`denoising_score_matching`.
-        images: as in :func:`denoising_score_matching`.
-        updates: as in :func:`denoising_score_matching`.
-        batch_size: as in :func:`denoising_score_matching`.
-        lr: as in :func:`denoising_score_matching`.
-        schedule: as in :func:`denoising_score_matching`.
-        step_size: as in :func:`denoising_score_matching`.
-        temperature: as in :func:`denoising_score_matching`.
-        augment: as in :func:`denoising_score_matching`.
-        precision: as in :func:`denoising_score_matching`.
-        seed: as in :func:`denoising_score_matching`.
-        state: as in :func:`denoising_score_matching`.
+    Takes what :func:`denoising_score_matching` takes, and:
+
+    - ``chain_steps``: Langevin steps of the negatives for each update.
+    - ``data_noise``: standard deviation of the noise on data, in ``[-1, 1]`` units; 1 to 2 times ``step_size``.
+    - ``bank_size``: states kept, at least ``batch_size``.
+    - ``rejuvenation``: chance of a visited slot to restart from data.
 
     Raises:
         NoImageError, DivergenceError: as there.
