@@ -52,7 +52,7 @@ class ReflectedCUDA(CUDA):
 
     def perturb(self, x: torch.Tensor, labels: torch.Tensor, noise: object) -> torch.Tensor:
         k = self.kernel_size // 2
-        z = correlate(pad(x, (k,) * 4, mode="reflect"), self._table(self._kernel_table, x)[labels])[..., k:-k, k:-k]
+        z = correlate(pad(x, (k,) * 4, mode="reflect"), self._table(self.kernels, x)[labels])[..., k:-k, k:-k]
         return z / z.flatten(1).amax(1)[:, None, None, None].clamp_min(1e-6)
 
 

@@ -4,9 +4,8 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import mean
 from typing import cast
 
 import torch
@@ -23,7 +22,8 @@ from ..poisons.dataset import PoisonedDataset
 from ..poisons.export import export
 from ..train.settings import DIGITS_SETTING, ClassifierSetting
 from ..transforms.coin import COINInterpolate
-from .run import Outcome, run_case, spread
+from .report import Cell, cells
+from .run import Result, run_case
 
 RESULTS = "demo.json"
 _MADE_HERE = ("clean", "poisoned", "purified", "purified.quarantine", "report.html", RESULTS)
@@ -35,20 +35,6 @@ _EXPLAINED = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One kind of data over its seeds, in percent: means, and sample standard deviations (0 for one seed)."""
-
-    data: str
-    seeds: int
-    last: float
-    last_std: float
-    peak: float
-    peak_std: float
-    train: float
-    seconds: float
-
-
 def run_demo(
     out_dir: str | Path,
     *,
@@ -56,7 +42,7 @@ def run_demo(
     setting: ClassifierSetting = DIGITS_SETTING,
     train_size: int | None = None,
     console: Console | None = None,
-) -> list[Row]:
+) -> list[Cell]:
     """Poison scikit-learn's digits, purify the folder, train on each version, print the test accuracies.
 
     It shows the mechanism, not how good a purifier is: the grain of the images and the schedule were chosen, on these
@@ -73,7 +59,7 @@ def run_demo(
         console: where to print; default: standard output.
 
     Returns:
-        One row for each version: ``clean``, ``poisoned``, ``purified``, ``online``.
+        One row for each version, named by its ``poison``: ``clean``, ``poisoned``, ``purified``, ``online``.
 
     Raises:
         SourceError: ``out_dir`` holds something else.
@@ -90,12 +76,13 @@ def run_demo(
         cases = [(name, data, None) for name, data in versions.items()]
         cases.append(("online", versions["poisoned"], COINInterpolate()))
         runs = [(*case, seed) for case in cases for seed in seeds]
-        outcomes = [
-            run_case(name, data, test, setting, seed=seed, transform=transform)
-            for name, data, transform, seed in track(runs, description="training", console=console)
-        ]
-    (out / RESULTS).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
-    rows = summarize(outcomes)
+        results = []
+        for name, data, transform, seed in track(runs, description="training", console=console):
+            outcome = run_case(data, test, setting, seed=seed, transform=transform)
+            about = (name, "none", setting.name, seed, "availability")
+            results.append(Result(*about, **vars(outcome), success=[], success_by_class={}))
+    (out / RESULTS).write_text(json.dumps([asdict(result) for result in results], indent=1))
+    rows = cells(results)
     console.print(_table(rows, len(test)))
     for name in ("purified", "online"):
         console.print(recovery(rows, name), highlight=False)
@@ -135,7 +122,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _table(rows: list[Row], tested: int) -> Table:
+def _table(rows: list[Cell], tested: int) -> Table:
     title = f"Accuracy on {tested} clean test digits, mean of {rows[0].seeds} seed(s)"
     table = Table(title=title, title_justify="left")
     table.add_column("trained on")
@@ -143,36 +130,14 @@ def _table(rows: list[Row], tested: int) -> Table:
         table.add_column(heading, justify="right")
     for row in rows:
         numbers = (row.last, row.last_std, row.peak, row.train, row.seconds)
-        table.add_row(_EXPLAINED[row.data], *(f"{number:.1f}" for number in numbers))
+        table.add_row(_EXPLAINED[row.poison], *(f"{number:.1f}" for number in numbers))
     return table
 
 
-def summarize(outcomes: Iterable[Outcome]) -> list[Row]:
-    """One row for each kind of data, in the order of first appearance."""
-    groups: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        groups.setdefault(outcome.data, []).append(outcome)
-    return [_row(data, group) for data, group in groups.items()]
-
-
-def recovery(rows: Iterable[Row], purified: str, clean: str = "clean", poisoned: str = "poisoned") -> str:
+def recovery(rows: Iterable[Cell], purified: str, clean: str = "clean", poisoned: str = "poisoned") -> str:
     """One sentence: the share of the accuracy lost to the poison (last epoch) that purification wins back."""
-    last = {row.data: row.last for row in rows}
+    last = {row.poison: row.last for row in rows}
     lost, back = last[clean] - last[poisoned], last[purified] - last[poisoned]
     if lost <= 0:
         return f"{purified}: {back:+.1f} points; the poison cost nothing ({0 - lost:+.1f} points)"
     return f"{purified}: {back:+.1f} points, {back / lost:.0%} of the {lost:.1f} that the poison cost"
-
-
-def _row(data: str, group: list[Outcome]) -> Row:
-    last, peak = ([100 * value for value in values] for values in zip(*((o.last, o.peak) for o in group), strict=True))
-    return Row(
-        data=data,
-        seeds=len(group),
-        last=mean(last),
-        last_std=spread(last),
-        peak=mean(peak),
-        peak_std=spread(peak),
-        train=mean(100 * outcome.train for outcome in group),
-        seconds=mean(outcome.seconds for outcome in group),
-    )

@@ -5,6 +5,7 @@ import platform
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BenchmarkError, ManifestMismatchError
@@ -13,7 +14,6 @@ from .cache import Cache
 from .cases import Case, Preset
 from .defences import canonical, find_defence
 from .entries import RESULTS, Entry, circumstances, entry_name, load_entries, load_entry, save_entry
-from .fidelity import Fidelity
 from .run import Bench, Result
 from .sources import load_data, part_of
 
@@ -49,7 +49,7 @@ def run_bench(
         ManifestMismatchError: ``out`` holds results of other data or of another classifier.
         SourceError, BenchmarkError, RegistryError: no such data; an unknown poison or purifier.
     """
-    cases = list(dict.fromkeys(_canonical(case) for case in preset.cases()))
+    cases = list(dict.fromkeys(replace(case, purifier=canonical(case.purifier)) for case in preset.cases()))
     for case in cases:
         find_attack(case.poison), find_defence(case.purifier)
     if data is None and not preset.digits:
@@ -84,10 +84,12 @@ def run_bench(
             continue
         progress.begin(case)
         result = bench.run(case, preset.setting, None if on_epoch is None else progress.teller(on_epoch))
-        measured = _fidelity(bench, case, fidelity)
+        pair = (case.poison, case.purifier)
+        if pair not in fidelity:  # once: it does not depend on the training
+            fidelity[pair] = bench.fidelity(*pair)
         sizes = {"train_images": len(bench.train), "test_images": len(bench.test)}
         made_by = {"command": command_of(case, preset, data)}
-        entries[case] = Entry(result, measured, made_by | about | sizes | circumstances(preset.device))
+        entries[case] = Entry(result, fidelity[pair], made_by | about | sizes | circumstances(preset.device))
         save_entry(folder, entries[case])
         progress.end(case)
         success = f", success {result.success[-1]:.1%}" if result.success else ""
@@ -199,18 +201,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
-def _canonical(case: Case) -> Case:
-    return Case(case.poison, canonical(case.purifier), case.setting, case.seed)
-
-
-def _fidelity(bench: Bench, case: Case, known: dict[tuple[str, str], Fidelity | None]) -> Fidelity | None:
-    """Of each pair of poison and purifier once; it does not depend on the training."""
-    pair = (case.poison, case.purifier)
-    if pair not in known:
-        known[pair] = bench.fidelity(*pair)
-    return known[pair]
 
 
 def _check_alike(path: Path, entry: Entry, about: dict[str, object]) -> None:

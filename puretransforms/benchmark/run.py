@@ -25,30 +25,16 @@ _BLOCK = 1000
 class Outcome:
     """How well training went; accuracies are fractions.
 
-    Both ``last`` and ``peak`` matter: several poisons are weak under early stopping, which needs clean test data
-    (Sandoval-Segura et al. 2022, arXiv 2204.08615).
+    All epochs matter: several poisons are weak under early stopping, which needs clean test data (Sandoval-Segura et
+    al. 2022, arXiv 2204.08615).
     """
 
-    data: str
-    setting: str
-    seed: int
-    train: float  # on the training data, last epoch
+    train: float  # on the training data as the network saw them, last epoch
     test: list[float]  # on clean test data, after each epoch
     seconds: float  # of training, without the tests
 
-    @property
-    def last(self) -> float:
-        """Test accuracy after the last epoch."""
-        return self.test[-1]
-
-    @property
-    def peak(self) -> float:
-        """Best test accuracy of all epochs."""
-        return max(self.test)
-
 
 def run_case(
-    data: str,
     train: LabelledImages,
     test: LabelledImages,
     setting: ClassifierSetting,
@@ -77,7 +63,7 @@ def run_case(
             probe(model)
         if on_epoch is not None:
             on_epoch(record.epoch, accuracies[-1])
-    return Outcome(data, setting.name, seed, cast(EpochRecord, record).accuracy, accuracies, seconds)
+    return Outcome(cast(EpochRecord, record).accuracy, accuracies, seconds)
 
 
 def spread(values: list[float]) -> float:
@@ -153,7 +139,6 @@ class Bench:
             adapt = defence.training(self.num_classes)
         success = _Success(attacked, self.num_classes)
         outcome = run_case(
-            case.poison,
             LabelledImages(images, attacked.targets),
             test,
             setting,
@@ -166,17 +151,12 @@ class Bench:
             on_epoch=on_epoch,
         )
         return Result(
-            case.poison,
-            case.purifier,
-            case.setting,
-            case.seed,
-            attack.kind,
-            outcome.test,
-            outcome.train,
-            success.shares,
-            success.by_class,
-            outcome.seconds,
-            place,
+            **vars(case),
+            kind=attack.kind,
+            **vars(outcome),
+            success=success.shares,
+            success_by_class=success.by_class,
+            place=place,
         )
 
     def fidelity(self, poison: str, purifier: str, sample: int = 500) -> Fidelity | None:

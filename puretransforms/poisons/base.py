@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from ..data.images import Restore, to_batch
+from ..data.images import Restore, to_batch, unwrap
 from ..data.samples import check_labels, gather
 from ..errors import HardwareError, LabelError, NoImageError, SurrogateError
 from ..functional.checks import choice, whole
@@ -19,7 +19,7 @@ from ..functional.perturbation import QUANTIZE, settle
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Bool, Images, Int, Labels, Tensor, UInt8
 from ..registry import refuse_unknown
-from .progress import OnProgress
+from .progress import OnProgress, Progress
 
 P = TypeVar("P", bound="Poison")
 
@@ -106,10 +106,13 @@ class Poison(v2.Transform):
             SurrogateError: a surrogate for a poison that uses none, or too many of them.
             HardwareError: a GPU is asked for, and there is none.
         """
-        self._refuse_surrogate(surrogate)
+        progress = Progress(on_progress)
+        self._learn(dataset, surrogate, index, device, progress)
+        progress.end()
         return self
 
-    def _refuse_surrogate(self, surrogate: Any) -> None:
+    def _learn(self, dataset: Any, surrogate: Any, index: Any, device: Any, progress: Progress) -> None:
+        """What :meth:`fit` does; ``progress`` is told about the stages and advanced by their loops."""
         if surrogate is not None:
             raise SurrogateError(
                 f"expected no surrogate for {type(self).__name__}, which is optimised against no network, got "
@@ -207,14 +210,25 @@ def _pair(sample: Any) -> tuple[Any, Any]:
     )
 
 
+def open_image(image: Any) -> tuple[Tensor, Restore]:
+    """The colour channels ``[C, H, W]`` of one image in their own dtype, and the way back for ``[1, C, H, W]``."""
+    _refuse_palette(image)
+    pixels, rewrap = unwrap(image)
+    return pixels[0], rewrap
+
+
+def _refuse_palette(image: Any) -> None:
+    if isinstance(image, PIL.Image.Image) and image.mode == "P":
+        raise NoImageError(
+            "expected a PIL image of mode RGB, L, RGBA or LA, got mode P, whose palette cannot hold a poison: "
+            'convert it first with image.convert("RGB").'
+        )
+
+
 def open_images(images: Any) -> tuple[Tensor, Restore, torch.Size]:
     """The float batch of ``images``, the way back, and their leading shape."""
+    _refuse_palette(images)
     if isinstance(images, PIL.Image.Image):
-        if images.mode == "P":
-            raise NoImageError(
-                "expected a PIL image of mode RGB, L, RGBA or LA, got mode P, whose palette cannot hold a poison: "
-                'convert it first with image.convert("RGB").'
-            )
         return *to_batch(images), torch.Size()
     if not isinstance(images, Tensor):
         raise NoImageError(

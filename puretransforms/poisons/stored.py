@@ -19,7 +19,7 @@ from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Bool, Float, Images, Int, Labels, Pixels, Tensor
 from .base import Poison, integers_for
 from .optimise import check_surrogate
-from .progress import OnProgress, Progress
+from .progress import Progress
 
 FORMAT = "1"
 _SLACK = 1e-3  # of an 8-bit level, for an epsilon written in decimals
@@ -31,7 +31,8 @@ S = TypeVar("S", bound="StoredPoison")
 class StoredPoison(Poison):
     """Base of poisons that add a stored perturbation: one for each image, or with ``classwise`` one for each class.
 
-    :meth:`fit` optimises it on the whole clean dataset. Afterwards the poison is a table: an image finds its row by
+    :meth:`fit` optimises it on the whole clean dataset, and leaves a surrogate as it was found, but where a poison says
+    otherwise. Afterwards the poison is a table: an image finds its row by
     ``index``, or without one by its pixels. Rows are whole 8-bit levels inside the budget, so storage as PNG changes
     nothing. A subclass writes :meth:`craft`.
 
@@ -64,29 +65,13 @@ class StoredPoison(Poison):
         """
         raise NotImplementedError(f"{type(self).__name__} must define craft(images, labels, surrogate, progress).")
 
-    def fit(
-        self: S,
-        dataset: Any,
-        *,
-        surrogate: nn.Module | Sequence[nn.Module] | None = None,
-        index: Int[Tensor, " n"] | None = None,
-        device: torch.device | str | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> S:
-        """Optimise the perturbation on the clean data: see :meth:`puretransforms.poisons.base.Poison.fit`.
-
-        A surrogate is left as it was found (exception: poisons that say so).
-        """
+    def _learn(self, dataset: Any, surrogate: Any, index: Any, device: Any, progress: Progress) -> None:
         images, labels = self._gather(dataset, device)
         places = self._places(index, images)
         networks = self._networks(surrogate, images[:1].float() / 255)
         self._forget()
         given = networks if self.takes_several or networks is None else networks[0]
-        progress = Progress(on_progress)
-        delta = self.craft(images, labels, given, progress)
-        progress.end()
-        self._keep(delta, places, images, labels)
-        return self
+        self._keep(self.craft(images, labels, given, progress), places, images, labels)
 
     def _forget(self) -> None:
         self._delta: Tensor | None = None  # int8 [M, C, H, W], 8-bit levels

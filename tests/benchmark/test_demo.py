@@ -9,8 +9,9 @@ import torch
 from rich.console import Console
 from torchvision.datasets import ImageFolder
 
-from puretransforms.benchmark.demo import Row, recovery, run_demo, summarize
-from puretransforms.benchmark.run import Outcome
+from puretransforms.benchmark.demo import recovery, run_demo
+from puretransforms.benchmark.report import Cell, cells
+from puretransforms.benchmark.run import Result
 from puretransforms.data.digits import load_digits
 from puretransforms.data.samples import gather
 from puretransforms.errors import SourceError
@@ -24,24 +25,24 @@ TINY = ClassifierSetting("tiny", width=4, epochs=1, network=SmallConvNet)
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Row], str]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Cell], str]:
     out = tmp_path_factory.mktemp("demo") / "out"
     text = io.StringIO()
     rows = run_demo(out, seeds=(0, 1), setting=TINY, train_size=60, console=Console(file=text, width=120))
     return out, rows, text.getvalue()
 
 
-def test_leaves_three_trees_a_report_and_the_numbers(demo: tuple[Path, list[Row], str]) -> None:
+def test_leaves_three_trees_a_report_and_the_numbers(demo: tuple[Path, list[Cell], str]) -> None:
     out, rows, _ = demo
     assert sorted(path.name for path in out.iterdir()) == ["clean", "demo.json", "poisoned", "purified", "report.html"]
     for name in ("clean", "poisoned", "purified"):
         assert len(ImageFolder(str(out / name))) == 60
     assert "<html" in (out / "report.html").read_text()
-    assert [row.data for row in rows] == ["clean", "poisoned", "purified", "online"]
+    assert [row.poison for row in rows] == ["clean", "poisoned", "purified", "online"]
     assert len(json.loads((out / "demo.json").read_text())) == 8
 
 
-def test_the_trees_hold_the_digits_the_poison_and_its_purification(demo: tuple[Path, list[Row], str]) -> None:
+def test_the_trees_hold_the_digits_the_poison_and_its_purification(demo: tuple[Path, list[Cell], str]) -> None:
     out, _, _ = demo
     train, _ = load_digits()
     clean, poisoned, purified = (gather(str(out / name)) for name in ("clean", "poisoned", "purified"))
@@ -53,14 +54,14 @@ def test_the_trees_hold_the_digits_the_poison_and_its_purification(demo: tuple[P
     assert (purified.images != poisoned.images).flatten(1).any(1).all()
 
 
-def test_prints_a_row_for_each_version_and_the_recovery(demo: tuple[Path, list[Row], str]) -> None:
+def test_prints_a_row_for_each_version_and_the_recovery(demo: tuple[Path, list[Cell], str]) -> None:
     _, rows, text = demo
     assert "clean" in text and "poisoned with CUDA" in text and "anew at every access" in text
     assert all(f"{row.last:.1f}" in text for row in rows)
     assert text.count("the poison cost") == 2 and "report.html" in text
 
 
-def test_an_earlier_demo_is_replaced_and_all_else_stays(demo: tuple[Path, list[Row], str]) -> None:
+def test_an_earlier_demo_is_replaced_and_all_else_stays(demo: tuple[Path, list[Cell], str]) -> None:
     out, rows, _ = demo
     (out / "mine.txt").write_text("keep")
     torch.set_num_threads(2)
@@ -68,7 +69,7 @@ def test_an_earlier_demo_is_replaced_and_all_else_stays(demo: tuple[Path, list[R
     assert (out / "mine.txt").read_text() == "keep"
     (out / "mine.txt").unlink()
     assert torch.get_num_threads() == 2
-    assert [(row.data, row.last) for row in again] == [(row.data, row.last) for row in rows]
+    assert [(row.poison, row.last) for row in again] == [(row.poison, row.last) for row in rows]
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -81,32 +82,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_poison_costs_thirty_points_and_coin_wins_back_half(tmp_path: Path) -> None:
     rows = run_demo(tmp_path / "out", seeds=(0,), setting=DIGITS_SETTING, console=Console(file=io.StringIO()))
-    last = {row.data: row.last for row in rows}
+    last = {row.poison: row.last for row in rows}
     assert last["poisoned"] < last["clean"] - 30
     for name in ("purified", "online"):
         assert last[name] > (last["clean"] + last["poisoned"]) / 2
 
 
-def outcome(data: str, seed: int, *test: float) -> Outcome:
-    return Outcome(data, "tiny", seed, 0.5, list(test), 10.0 * (seed + 1))
-
-
-def test_last_and_peak() -> None:
-    case = outcome("poisoned", 0, 0.2, 0.6, 0.1)
-    assert case.last == 0.1 and case.peak == 0.6
-
-
-def test_rows_are_means_and_deviations_over_the_seeds() -> None:
-    rows = summarize([outcome("b", 0, 0.2, 0.1), outcome("a", 0, 0.9), outcome("b", 1, 0.3, 0.3)])
-    assert [(row.data, row.seeds) for row in rows] == [("b", 2), ("a", 1)]
-    b, a = rows
-    assert b.last == pytest.approx(20) and b.last_std == pytest.approx(200**0.5)
-    assert b.peak == pytest.approx(25) and b.peak_std == pytest.approx(50**0.5)
-    assert b.train == 50 and b.seconds == 15 and a.last_std == 0
-
-
-def _row(data: str, last: float) -> Row:
-    return Row(data, 1, last, 1.25, last + 5, 0.5, 50.0, 15.4)
+def _row(data: str, last: float) -> Cell:
+    result = Result(data, "none", "tiny", 0, "availability", [last / 100], 0.5, [], {}, 15.4)
+    return cells([result])[0]
 
 
 @pytest.mark.parametrize(

@@ -214,12 +214,12 @@ SMALL = ClassifierSetting("tiny", width=4, epochs=3, network=SmallConvNet, batch
 
 def test_a_case_is_the_training_run_tested_after_each_epoch() -> None:
     train, test = colours(48, 0), colours(30, 1)
-    found = run_case("clean", train, test, SMALL, seed=2, num_classes=3)
+    found = run_case(train, test, SMALL, seed=2, num_classes=3)
     model, records = SMALL.train(train.images, train.targets, num_classes=3, seed=2)
     expected = [(evaluate(model, test.images, test.targets), record.accuracy) for record in records]
     assert found.test == [accuracy for accuracy, _ in expected]
     assert found.train == expected[-1][1]
-    assert (found.data, found.setting, found.seed) == ("clean", "tiny", 2) and found.seconds > 0
+    assert found.seconds > 0
 
 
 def test_the_transform_reaches_training_and_not_the_test() -> None:
@@ -230,6 +230,6 @@ def test_the_transform_reaches_training_and_not_the_test() -> None:
         seen.append(len(x))
         return torch.zeros_like(x)
 
-    found = run_case("blank", train, test, SMALL, seed=0, num_classes=3, transform=blank)
+    found = run_case(train, test, SMALL, seed=0, num_classes=3, transform=blank)
     assert seen == [16] * 9
-    assert found.last < 0.7 < run_case("clean", train, test, SMALL, seed=0, num_classes=3).last
+    assert found.test[-1] < 0.7 < run_case(train, test, SMALL, seed=0, num_classes=3).test[-1]

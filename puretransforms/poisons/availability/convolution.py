@@ -42,24 +42,20 @@ class CUDA(Poison):
         self.kernel_size = whole("kernel_size", kernel_size, least=1, odd=True)
         self.p_b = number("p_b", p_b, least=0, most=1)
 
-    def kernels(self) -> Float[Tensor, "k kh kw"]:
-        """The kernels of all classes, ``[num_classes, kernel_size, kernel_size]`` float64."""
+    def kernels(self, *image_shape: int) -> Float[Tensor, "k kh kw"]:
+        """The kernels of all classes, ``[num_classes, kernel_size, kernel_size]`` float64, at every image size."""
         stream = np.random.RandomState(self.seed)
         k = self.kernel_size
         out = torch.empty(self.num_classes, k, k, dtype=torch.float64)
         for kernel in out:
-            kernel.copy_(
-                torch.from_numpy(stream.uniform(0, self.p_b, (3, 1, k, k))[0, 0])
-            )  # two of three are discarded
+            drawn = stream.uniform(0, self.p_b, (3, 1, k, k))  # two of three are discarded
+            kernel.copy_(torch.from_numpy(drawn[0, 0]))
             row, column = stream.randint(k), stream.randint(k)
             kernel[row, column] = 1
         return out
 
-    def _kernel_table(self, *image_shape: int) -> Tensor:
-        return self.kernels()
-
     def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
-        z = correlate(x, self._table(self._kernel_table, x)[labels])
+        z = correlate(x, self._table(self.kernels, x)[labels])
         brightest = z.flatten(1).amax(1)[:, None, None, None]
         return z / torch.where(brightest > 0, brightest, 1)
 
@@ -73,7 +69,7 @@ class VUDA(CUDA):
     Arguments as :class:`CUDA`.
     """
 
-    def kernels(self) -> Float[Tensor, "k kh kw"]:
+    def kernels(self, *image_shape: int) -> Float[Tensor, "k kh kw"]:
         """The kernels of all classes, ``[num_classes, kernel_size, 1]`` float64."""
         stream = np.random.RandomState(self.seed)
         out = torch.empty(self.num_classes, self.kernel_size, 1, dtype=torch.float64)
@@ -92,7 +88,7 @@ class HUDA(VUDA):
     Arguments as :class:`CUDA`.
     """
 
-    def kernels(self) -> Float[Tensor, "k kh kw"]:
+    def kernels(self, *image_shape: int) -> Float[Tensor, "k kh kw"]:
         """The kernels of all classes, ``[num_classes, 1, kernel_size]`` float64."""
         return super().kernels().transpose(1, 2)
 

@@ -6,11 +6,10 @@ and mean square ``q_i`` of channel ``i`` at a pixel both moments are closed form
 """
 
 import itertools
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from typing import Any, cast
 
 import torch
-from torch import nn
 from torch.utils.data import Dataset, Subset
 
 from ...data.samples import LabelledImages
@@ -20,7 +19,7 @@ from ...functional.random import KeyedNoise
 from ...functional.shapes import Float, Images, Int, Labels, Pixels, Tensor
 from ...registry import register
 from ..base import Poison, open_images
-from ..progress import OnProgress
+from ..progress import Progress
 
 _PART = 256  # samples at a time
 
@@ -30,7 +29,8 @@ class OPS(Poison):
     """Set one pixel per class to one colour in every image of the class; it must see the clean data first.
 
     Classes are served in label order, and a (pixel, colour) pair that one class took is closed to the later ones.
-    Fitting streams: only sums of ``x`` and ``x^2`` are kept.
+    Fitting streams: a torch dataset is read in parts, and only sums of ``x`` and ``x^2`` are kept. Neither a surrogate
+    nor an index is used.
 
     Args:
         sparsity: pixels per class (norm ``"l0"``): the best ones.
@@ -60,26 +60,14 @@ class OPS(Poison):
         """Has it seen any image?"""
         return self._count is not None
 
-    def fit(
-        self,
-        dataset: Any,
-        *,
-        surrogate: nn.Module | Sequence[nn.Module] | None = None,
-        index: Int[Tensor, " n"] | None = None,
-        device: torch.device | str | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> "OPS":
-        """Take the class statistics of the clean data: see :meth:`puretransforms.poisons.base.Poison.fit`.
-
-        Neither a surrogate nor an index is used. A torch dataset is read in parts, and never held in memory.
-        """
-        self._refuse_surrogate(surrogate)
+    def _learn(self, dataset: Any, surrogate: Any, index: Any, device: Any, progress: Progress) -> None:
+        """A torch dataset is read in parts, and never held in memory."""
+        super()._learn(dataset, surrogate, index, device, progress)
         self._forget()
         for part in _parts(dataset):
             images, labels = self._gather(part, device)
             for batch in zip(images.split(_PART), labels.split(_PART), strict=True):
                 self._add(*batch)
-        return self
 
     def _add(self, images: Pixels, labels: Labels) -> None:
         """Add one batch to the class statistics."""

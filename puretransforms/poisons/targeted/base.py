@@ -156,7 +156,7 @@ class TargetedPoison(StoredPoison):
         progress = Progress(on_progress)
         if surrogates is None:
             run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
-            surrogates = trained_checkpoints(images, labels, **run, progress=progress)
+            surrogates = [*trained_checkpoints(images, labels, **run, progress=progress)]
         with frozen(*surrogates):
             delta, loss = self.optimise(images[rows].float() / 255, target, setup, surrogates, progress)
         progress.end()
