@@ -25,7 +25,8 @@ def histogram_svg(counts: Mapping[int, int], step: float, x_label: str, y_label:
     Args:
         counts: ``counts[i]`` values lie in ``[i step, (i + 1) step)``; at least one.
         step: in the unit of ``x_label``.
-        x_label, y_label: what the axes show.
+        x_label: what the axis across shows.
+        y_label: what the axis upwards shows.
         bars: neighbouring counts are added up to stay below this number.
 
     Raises:
