@@ -70,17 +70,21 @@ def run_bench(
     for case in cases:
         if case in entries:
             _check_alike(folder / entry_name(case), entries[case], about)
-    progress = Progress(cases, [case for case in cases if case in entries], preset.setting.epochs)
+    progress = Progress(len(cases), sum(case in entries for case in cases), preset.setting.epochs)
     if progress.left:
-        say(progress.opening(folder))
+        before = f", {progress.done} of them done before" if progress.done else ""
+        say(
+            f"{len(cases)} cases{before}. Each is written to {folder} as it ends: if this run is stopped, run the same "
+            "command again, and it goes on with the next."
+        )
     fidelity = {(e.result.poison, e.result.purifier): e.fidelity for e in entries.values()}
     for case in cases:
         path = folder / entry_name(case)
         if case not in entries and path.is_file():  # another process has finished it since
             entries[case] = load_entry(path)
             _check_alike(path, entries[case], about)
+            progress.done += 1
         if case in entries:
-            progress.skip(case)
             continue
         progress.begin(case)
         result = bench.run(case, preset.setting, None if on_epoch is None else progress.teller(on_epoch))
@@ -91,7 +95,7 @@ def run_bench(
         made_by = {"command": command_of(case, preset, data)}
         entries[case] = Entry(result, fidelity[pair], made_by | about | sizes | circumstances(preset.device))
         save_entry(folder, entries[case])
-        progress.end(case)
+        progress.end()
         success = f", success {result.success[-1]:.1%}" if result.success else ""
         say(
             f"{case.poison} / {case.purifier}, seed {case.seed}: {result.test[-1]:.1%}{success}, "
@@ -118,11 +122,11 @@ class Progress:
         done, total: cases.
     """
 
-    def __init__(self, cases: list[Case], finished: list[Case], epochs: int) -> None:
-        self.total, self.done, self.epochs = len(cases), len(finished), epochs
+    def __init__(self, total: int, done: int, epochs: int) -> None:
+        self.total, self.done, self.epochs = total, done, epochs
         self.case: Case | None = None
         self.epoch, self.accuracy = 0, 0.0
-        self._finished, self._ran = set(finished), 0
+        self._ran = 0
         self._start = time.monotonic()
 
     @property
@@ -138,29 +142,14 @@ class Progress:
             return None
         return (time.monotonic() - self._start) / ran * (self.total - self.done - (ran - self._ran))
 
-    def opening(self, folder: Path) -> str:
-        """The first line of a run."""
-        before = f", {self.done} of them done before" if self.done else ""
-        return (
-            f"{self.total} cases{before}. Each is written to {folder} as it ends: if this run is stopped, run the same "
-            "command again, and it goes on with the next."
-        )
-
     def begin(self, case: Case) -> None:
         """A case starts."""
         self.case, self.epoch = case, 0
 
-    def skip(self, case: Case) -> None:
-        """A case that is there already; another process may have made it since."""
-        if case not in self._finished:
-            self._finished.add(case)
-            self.done += 1
-
-    def end(self, case: Case) -> None:
-        """A case is finished."""
-        self._ran += 1
+    def end(self) -> None:
+        """It is finished."""
+        self._ran, self.done = self._ran + 1, self.done + 1
         self.case, self.epoch = None, 0
-        self.skip(case)
 
     def rest(self) -> str:
         """Words on what is still to come; empty after the last case."""

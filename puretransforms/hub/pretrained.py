@@ -8,7 +8,7 @@ import inspect
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 from warnings import warn
 from weakref import WeakSet
 
@@ -24,6 +24,7 @@ from .push import push
 from .weights import facts_of, model_card, registered_as, sizes_for
 
 _UNSAVED = ("weights", "device", "compiled")  # where weights came from, where and how they ran: not the purifier's own
+M = TypeVar("M", bound="Pretrained")
 _WARNED: WeakSet["Pretrained"] = WeakSet()  # of a size; outside the purifiers, which calls leave as they are
 _REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError)
 
@@ -59,7 +60,7 @@ class Pretrained(PyTorchModelHubMixin):
 
     @classmethod
     def from_pretrained(
-        cls,
+        cls: type[M],
         pretrained_model_name_or_path: str | Path,
         *,
         revision: str | None = None,
@@ -70,7 +71,7 @@ class Pretrained(PyTorchModelHubMixin):
         verify: bool = True,
         sha256: str | None = None,
         **overrides: Any,
-    ) -> Any:
+    ) -> M:
         """A purifier from a registered name, a folder or a repo of the Hugging Face Hub.
 
         The class is the saved one (``PureTransform.from_pretrained`` takes any), its arguments are the saved ones

@@ -16,6 +16,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import WeightsCorruptedError, WeightsUnavailableError
+from ..reporting.tables import markdown
 from .files import CARD, CONFIG, WEIGHTS, LoadedWeights
 
 META = "meta.json"
@@ -198,12 +199,12 @@ def model_card(
         f"# {repo_id.rpartition('/')[2]}",
         summary or f"Weights of `{transform}` for puretransforms, which purifies poisoned images before training.",
         f'```python\nfrom puretransforms import {transform}\n\npurify = {transform}.from_pretrained("{repo_id}")\n```',
-        _table(["", ""], [[name, text] for name, text in rows.items()]),
+        markdown(["", ""], rows.items()),
     ]
     if values:
         parts += [
             f"Measured on {measured_on}:",
-            _table(["metric", "value"], [[k, f"{v:g}"] for k, v in values.items()]),
+            markdown(["metric", "value"], [[k, f"{v:g}"] for k, v in values.items()]),
             *([metrics_note] if metrics_note else []),
         ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
@@ -239,8 +240,3 @@ def write_cards() -> list[Path]:
             written.append(folder / CARD)
             written[-1].write_text(card_of(entry), encoding="utf-8")
     return written
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

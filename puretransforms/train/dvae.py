@@ -1,6 +1,7 @@
 """Fit D-VAE (Yu et al., ICML 2024, arXiv 2405.01460): the two stages of the paper, as a generator of records."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -108,5 +109,4 @@ def _staged(record: FitRecord, stage: int, done: State) -> FitRecord:
         kept = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in done.items()}
         return {**record.state(), **kept, "stage": torch.tensor(stage)}
 
-    fields = {name: value for name, value in vars(record).items() if name not in ("state", "stage", "stages")}
-    return FitRecord(**fields, state=state, stage=stage, stages=2)
+    return replace(record, state=state, stage=stage, stages=2)
