@@ -26,6 +26,7 @@ from .weights import facts_of, model_card, registered_as, sizes_for
 _UNSAVED = ("weights", "device", "compiled")  # where weights came from, where and how they ran: not the purifier's own
 M = TypeVar("M", bound="Pretrained")
 _WARNED: WeakSet["Pretrained"] = WeakSet()  # of a size; outside the purifiers, which calls leave as they are
+_LONGEST = 180  # letters of a reason that torch gives
 _REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError)
 
 
@@ -80,17 +81,18 @@ class Pretrained(PyTorchModelHubMixin):
         Args:
             pretrained_model_name_or_path: a registered name, a folder, or a repo ``user/name`` or
                 ``user/name@revision``.
-            revision: branch, tag or commit of the repo.
+            revision: branch, tag or commit of the repo. Of registered weights it replaces the pinned commit, and then
+                their pinned hashes are not asked for.
             cache_dir: of downloads; ``None`` for that of ``huggingface_hub``.
             token: of the Hugging Face Hub; ``None`` for that of ``hf auth login``.
             local_files_only: ask no network.
             force_download: even where the files are in the cache or in the package.
-            verify: compare hashes, as in :func:`puretransforms.hub.load.load`.
+            verify: compare hashes: the registered ones, else the one in config.json and what the Hub says of its files.
             sha256: what model.safetensors must have, to pin weights of your own.
             **overrides: arguments of the constructor.
 
         Raises:
-            WeightsUnavailableError, WeightsCorruptedError: as in ``load``.
+            WeightsUnavailableError, WeightsCorruptedError: as in :func:`puretransforms.hub.load.load`.
             WeightsMismatchError: weights of another class or network, or a config that the class does not understand.
         """
         loaded = load(
@@ -285,15 +287,12 @@ def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], origin: str
     try:
         model.load_state_dict(state, strict=True, assign=assign)
     except RuntimeError as error:
-        reasons = [_shortened(_sorted_keys(line.strip())) for line in str(error).splitlines()[1:4]]
+        lines = [_sorted_keys(line.strip()) for line in str(error).splitlines()[1:4]]
+        reasons = [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..." for line in lines]
         raise WeightsMismatchError(
             f"expected weights of this {type(model).__name__} from {origin}, got those of another network; load them "
             f"with the class and the {CONFIG} that they were saved with: {' '.join(reasons) or error}"
         ) from error
-
-
-def _shortened(reason: str, most: int = 180) -> str:
-    return reason if len(reason) <= most else reason[:most] + " ..."
 
 
 def _sorted_keys(reason: str) -> str:

@@ -160,19 +160,7 @@ def model_card(
 ) -> ModelCard:
     """The card of weights of one's own. What is not given is left out or said to be unknown, not guessed.
 
-    Args:
-        transform: class name.
-        repo_id: for the lines that show how to load it.
-        license: of the weights, for example ``"apache-2.0"``.
-        summary: what it is and what it is not good for.
-        training_data: what it was trained on, in a sentence.
-        datasets: ids on the Hub of those datasets.
-        image_size: side of the training images in pixels.
-        paper: the method's, ``arXiv:...``.
-        recipe: how to make it again.
-        metrics: measured values by name.
-        measured_on: the images of the metrics, in a few words.
-        metrics_note: what the metrics mean.
+    Arguments are those that :class:`PurifierWeights` lists; ``repo_id`` is for the lines that show how to load it.
     """
     values = dict(metrics or {})
     slug = re.sub(r"\W+", "-", measured_on.lower()).strip("-")

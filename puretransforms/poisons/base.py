@@ -113,6 +113,9 @@ class Poison(v2.Transform):
 
     def _learn(self, dataset: Any, surrogate: Any, index: Any, device: Any, progress: Progress) -> None:
         """What :meth:`fit` does; ``progress`` is told about the stages and advanced by their loops."""
+        self._refuse_surrogate(surrogate)
+
+    def _refuse_surrogate(self, surrogate: Any) -> None:
         if surrogate is not None:
             raise SurrogateError(
                 f"expected no surrogate for {type(self).__name__}, which is optimised against no network, got "

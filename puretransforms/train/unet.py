@@ -91,19 +91,12 @@ def denoise_and_damp(
     Strengths are drawn for each image: luma up to 75/255 and chroma up to 100/255, small ones more often, equal in half
     of the images, now and then 0. So are the families of corruption, their budgets and their keys.
 
-    Args:
-        net: its initial weights are the caller's; it stays where it is.
-        images: uint8 ``[N, 3, H, W]``, moved to the device of the net whole.
-        updates: number of Adam steps in all, also of a resumed run.
-        batch_size: images drawn, with replacement, for an update; those that are damped pass the network twice.
-        lr: the rate of an update is ``lr * schedule(fraction of the updates done)``.
-        schedule: see ``lr``.
-        denoising: share of a batch that is denoised; the rest is damped.
-        families: names from :data:`~puretransforms.functional.corruption.FIELDS` and ``CHANGES``, and their weights.
-        decay: of the moving average of the weights, for each update.
-        augment: ``(uint8 batch, CPU generator) -> uint8 batch``.
-        seed: fixes images, strengths and corruptions; the global generators are neither read nor changed.
-        state: of a record of a run with the same arguments, to go on after it: bit-equal to a run without a break.
+    Takes what :func:`~puretransforms.train.energy.denoising_score_matching` takes; images that are damped pass the
+    network twice. And:
+
+    - ``denoising``: share of a batch that is denoised; the rest is damped.
+    - ``families``: names from :data:`~puretransforms.functional.corruption.FIELDS` and ``CHANGES``, and their weights.
+    - ``decay``: of the moving average of the weights, for each update.
 
     Raises:
         NoImageError: ``images`` is not uint8 ``[N, 3, H, W]``.
