@@ -47,11 +47,11 @@ class Cache:
     def _load(self, name: str, make: Callable[[], Tensors]) -> Tensors:
         if self.folder is None:
             return make()
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}.safetensors"
         if path.is_file():
             return load_file(path)
         made = {key: value.contiguous() for key, value in make().items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
         replace_file(path, lambda file: save_file(made, file))
         return made
 

@@ -11,6 +11,7 @@ from ..errors import MissingExtraError
 from ..reporting.plots import matrix_svg, scatter_svg
 from ..reporting.tables import markdown as markdown_table
 from .fidelity import Fidelity
+from .gate import row_of
 from .run import Result, spread
 
 
@@ -43,14 +44,8 @@ def cells(results: Iterable[Result]) -> list[Cell]:
     """One cell for each poison, purifier and setting, in the order of first appearance."""
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
-        groups.setdefault((_row(result), result.purifier, result.setting), []).append(result)
+        groups.setdefault((row_of(result.poison), result.purifier, result.setting), []).append(result)
     return [_cell(poison, group) for (poison, _, _), group in groups.items()]
-
-
-def _row(result: Result) -> str:
-    """The poison without the number of its setup."""
-    name, *options = result.poison.split(":")
-    return ":".join([name, *(option for option in options if not option.startswith("setup="))])
 
 
 def _cell(poison: str, group: Sequence[Result]) -> Cell:

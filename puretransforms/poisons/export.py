@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -161,19 +161,12 @@ def _record(dataset: PoisonedDataset, folders: list[str], files: list[str], size
             "l2_mean": sizes[:, 1].mean().item() if len(sizes) else None,
             "psnr_db": psnr,
         },
-        "versions": {name: _version(name) for name in ("puretransforms", "torch", "torchvision", "numpy", "pillow")},
+        "versions": {name: version(name) for name in ("puretransforms", "torch", "torchvision", "numpy", "pillow")},
         "files": {
             name: {"index": i, "poisoned": poisoned, "cover": cover, "original_label": label}
             for i, (name, poisoned, cover, label) in enumerate(rows)
         },
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

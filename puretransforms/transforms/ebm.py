@@ -103,8 +103,7 @@ class EBMPurify(PureTransform):
             self._become(weights)
             return
         self.arch = checks.choice("arch", arch or "small", _ARCHITECTURES)
-        network, width = _ARCHITECTURES[self.arch]
-        self.nf = width if nf is None else checks.whole("nf", nf, least=1)
+        self.nf = _ARCHITECTURES[self.arch][1] if nf is None else checks.whole("nf", nf, least=1)
         self.steps = checks.whole("steps", 150 if steps is None else steps, least=0)
         self.step_size = checks.number("step_size", 1.25e-2 if step_size is None else step_size, above=0)
         self.temperature = checks.number("temperature", 1e-4 if temperature is None else temperature, above=0)
@@ -113,9 +112,13 @@ class EBMPurify(PureTransform):
         self.precision = checks.choice("precision", precision, PRECISIONS)
         self.compiled = checks.flag("compiled", compiled)
         self._compiled_chain = CompiledChain()
-        with torch.random.fork_rng(devices=[]):  # an untrained network is always the same one
-            torch.default_generator.manual_seed(0)
-            self.net = network(self.nf).requires_grad_(False).to(memory_format=torch.channels_last)
+        self.net = self._new_net(0).requires_grad_(False)
+
+    def _new_net(self, seed: int) -> EnergyNet | FoldedEnergyNet:
+        """The same untrained network for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return _ARCHITECTURES[self.arch][0](self.nf).to(memory_format=torch.channels_last)
 
     def fit(
         self,
@@ -154,10 +157,7 @@ class EBMPurify(PureTransform):
         """
         pixels = gather(dataset).images
         seed = self.seed or 0 if seed is None else seed
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            net = _ARCHITECTURES[self.arch][0](self.nf)
-        self.net = net.to(device or pixels.device, memory_format=torch.channels_last)
+        self.net = self._new_net(seed).to(device or pixels.device)
         settings: dict[str, Any] = {"updates": updates, "batch_size": batch_size, "lr": lr, "seed": seed}
         settings |= {"step_size": self.step_size, "temperature": self.temperature}
         kept = Checkpoint(checkpoint, pixels, **settings, purifier=self._config())
