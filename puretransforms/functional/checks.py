@@ -23,7 +23,7 @@ def whole(name: str, value: Any, *, least: int | None = None, most: int | None =
         odd: refuse even numbers.
     """
     expected = f"expected {name} as {'an odd' if odd else 'a'} whole number{_bounds(least, most)}, got {value!r}"
-    number = _index(value)
+    number = as_int(value)
     if number is None:
         raise TypeError(f"{expected}: pass {_nearest(value, least, most, odd)}.")
     if (least is not None and number < least) or (most is not None and number > most) or (odd and number % 2 == 0):
@@ -92,7 +92,7 @@ def seed(value: Any, *, bits: int = 63, optional: bool = True) -> int | None:
     if value is None and optional:
         return None
     expected = f"expected seed as a whole number from 0 to 2**{bits} - 1{' or None' if optional else ''}, got {value!r}"
-    found = _index(value)
+    found = as_int(value)
     if found is None:
         raise TypeError(f"{expected}: pass {_unquoted(value, int) or 'an int'}.")
     if not 0 <= found < 2**bits:
@@ -113,7 +113,7 @@ def chunk_size(value: Any) -> int | str:
         ) from None
 
 
-def _index(value: Any) -> int | None:
+def as_int(value: Any) -> int | None:
     """``value`` as an int; ``None`` for booleans and for what is no integer."""
     try:
         return None if isinstance(value, bool) else operator.index(value)

@@ -1,7 +1,6 @@
 """The protocol of every poison, and all of its plumbing: types, labels, seeds, budget and the 8-bit grid."""
 
 import inspect
-import operator
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -13,7 +12,7 @@ from torchvision.transforms import v2
 from ..data.images import Restore, to_batch, unwrap
 from ..data.samples import check_labels, gather
 from ..errors import HardwareError, LabelError, NoImageError, SurrogateError
-from ..functional.checks import choice, whole
+from ..functional.checks import as_int, choice, whole
 from ..functional.checks import seed as checked_seed
 from ..functional.perturbation import QUANTIZE, settle
 from ..functional.random import KeyedNoise, content_ids
@@ -254,11 +253,8 @@ def integers_for(value: Any, shape: torch.Size, device: torch.device, name: str)
                 "index the class of one-hot labels with .argmax(-1)."
             )
         return value.reshape(-1).to(device, torch.int64)
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
+    number = as_int(value)
+    if number is None:
         raise LabelError(
             f"expected {name} as an int or an integer tensor, got {type(value).__name__}: use torch.as_tensor({name})."
         )
