@@ -8,10 +8,10 @@ import torch
 
 from ..errors import BenchmarkError
 from .cases import PRESETS, Preset
+from .cells import write_report
 from .entries import RESULTS, load_entries, load_fidelity, load_results, provenance
 from .gate import gate_markdown
 from .grid import Progress, Say, keep_freed_memory, run_bench
-from .report import write_report
 
 
 def run_command(

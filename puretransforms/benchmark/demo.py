@@ -22,7 +22,7 @@ from ..poisons.dataset import PoisonedDataset
 from ..poisons.export import export
 from ..train.settings import DIGITS_SETTING, ClassifierSetting
 from ..transforms.coin import COINInterpolate
-from .report import Cell, cells
+from .cells import Cell, cells
 from .run import Result, run_case
 
 RESULTS = "demo.json"

@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 from torchvision.datasets import ImageFolder
 
+from puretransforms.benchmark.cells import Cell, cells
 from puretransforms.benchmark.demo import recovery, run_demo
-from puretransforms.benchmark.report import Cell, cells
 from puretransforms.benchmark.run import Result
 from puretransforms.data.digits import load_digits
 from puretransforms.data.samples import gather

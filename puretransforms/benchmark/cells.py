@@ -1,4 +1,4 @@
-"""The results as tables: Markdown for people, JSON for programs, and two charts."""
+"""The results as cells, one for each poison under each purifier: Markdown for people, JSON for programs, two charts."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
