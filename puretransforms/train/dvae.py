@@ -33,18 +33,12 @@ def fit_dvae(
     ``second``, a fresh net, is fitted to the result at the second limit. What lies between is stored at 8 bits, by
     rounding (the authors truncate, which darkens by half a level).
 
-    Args:
-        first: the network of the first stage; its initial weights are the caller's.
-        second: that of the second stage, likewise.
-        images: uint8 ``[N, 3, H, W]``.
-        labels: integers ``[N]``.
-        schedule: of both stages.
-        sample: draw the latent noise where images are purified between the stages, as the authors do, instead of
-            taking the mean of the code.
-        precision: as in :func:`fit_stage`.
-        compiled: as in :func:`fit_stage`.
-        seed: as in :func:`fit_stage`.
-        state: as in :func:`fit_stage`.
+    Takes what :func:`~puretransforms.train.rate.fit_stage` takes, and:
+
+    - ``first``: the network of the first stage; its initial weights are the caller's.
+    - ``second``: that of the second stage, likewise.
+    - ``sample``: draw the latent noise where images are purified between the stages, as the authors do, instead of
+      taking the mean of the code.
 
     Raises:
         NoImageError, LabelError, DivergenceError: as there.

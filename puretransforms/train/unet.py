@@ -16,8 +16,8 @@ favours a gain that is the same everywhere, a linear filter, whose output a clas
 Everything is measured along luma and chroma axes, with a strength for each.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ from ..functional.opponent import from_opponent, per_axis, to_opponent
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
 from ..models.unet import PurifierUNet
+from .energy import ScoreRecord
 from .resumable import Augment, ResumableRun, Schedule, State, cosine
 
 #: How often each family is drawn for damping, relative to the others. White ones have to be many: a coarse field of the
@@ -54,21 +55,15 @@ _SOFTENING = 5 / 255  # losses are weighted by 1 / (strength + this)
 
 
 @dataclass(frozen=True)
-class PurifierRecord:
-    """What one update of :func:`denoise_and_damp` did.
+class PurifierRecord(ScoreRecord):
+    """What one update of :func:`denoise_and_damp` did; ``state()["average"]`` is for :func:`averaged`.
 
     ``denoised`` is the mean square error of denoising over that of the noise, ``gain`` the projected gain of the
-    corruptions that are damped; both are 1 for the identity and fall from there, at the strengths drawn. ``loss`` and
-    ``lr`` are those of the update; ``state()``, valid until the next record is asked for, is all that a resumed run
-    needs, as a flat dict of tensors: ``net.*`` is the network, ``average`` its moving average (:func:`averaged`).
+    corruptions that are damped; both are 1 for the identity and fall from there, at the strengths drawn.
     """
 
-    step: int  # 1 .. updates
-    loss: float
     denoised: float
     gain: float
-    lr: float
-    state: Callable[[], State] = field(repr=False, compare=False)
 
 
 def denoise_and_damp(
@@ -148,7 +143,7 @@ def denoise_and_damp(
         value = run.minimise(loss)
         with torch.no_grad():
             run.extra["average"].lerp_(_flat(net), 1 - min(decay, (1 + run.step) / (10 + run.step)))
-        yield PurifierRecord(run.step, value, denoised, gain, run.lr, run.state)
+        yield PurifierRecord(run.step, value, run.lr, run.state, denoised, gain)
 
 
 def draw_strengths(run: ResumableRun, count: int) -> Float[Tensor, "b 2"]:

@@ -7,9 +7,9 @@ HYPO (Tao et al., NeurIPS 2021, arXiv 2102.04716) aims at the true label: images
 import torch
 from torch import nn
 
+from ...functional.augment import random_shift_flip
 from ...functional.checks import flag, number, whole
 from ...functional.shapes import Float, Labels, Pixels, Tensor
-from ...functional.shift import random_shift_flip
 from ...registry import register
 from ..optimise import PGD, View, frozen, loss_towards, shifted, trained_checkpoints
 from ..progress import Progress
