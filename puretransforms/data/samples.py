@@ -17,6 +17,7 @@ from .codec import decode
 from .images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
 from .open_source import open_source
 from .sources.base import Source, read_image
+from .sources.huggingface import is_hugging_face
 from .sources.map_style import known_classes
 
 LABEL_KEYS = ("label", "labels", "target", "targets")
@@ -180,9 +181,7 @@ def gather(source: Any, channels: int | None = 3) -> LabelledImages:
         return LabelledImages(images, source.targets, source.classes)
     if isinstance(source, tuple | list) and len(source) == 2 and isinstance(source[0], Tensor):
         return _stacked([source], None, channels)
-    if isinstance(source, Source | str) or not hasattr(source, "__getitem__"):
-        return _decoded(open_source(source), channels)
-    if type(source).__module__.partition(".")[0] == "datasets":
+    if isinstance(source, Source | str) or not hasattr(source, "__getitem__") or is_hugging_face(source):
         return _decoded(open_source(source), channels)
     return _stacked((pair_of(source[i]) for i in range(len(source))), class_names(source), channels)
 
