@@ -20,7 +20,7 @@ from statistics import mean, stdev
 import torch
 
 from puretransforms import COINInterpolate
-from puretransforms.benchmark.folder import load_image_folder
+from puretransforms.data.samples import gather
 from puretransforms.train.classifier import evaluate
 from puretransforms.train.settings import CPU_SETTING
 
@@ -28,7 +28,7 @@ CASES = ("clean", "poisoned", "purified", "online")
 
 
 def run_case(case: str, folder: Path, test_folder: Path, seed: int, device: str) -> dict:
-    train, test = load_image_folder(folder), load_image_folder(test_folder)
+    train, test = gather(str(folder)), gather(str(test_folder))
     start = time.perf_counter()
     transform = COINInterpolate() if case == "online" else None
     model, records = CPU_SETTING.train(train.images, train.targets, seed=seed, transform=transform, device=device)

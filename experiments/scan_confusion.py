@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from puretransforms.benchmark.folder import load_image_folder
 from puretransforms.data.digits import load_digits
-from puretransforms.data.samples import LabelledImages
+from puretransforms.data.samples import LabelledImages, gather
 from puretransforms.poisons import (
     AR,
     BPP,
@@ -53,7 +52,7 @@ class ReflectedCUDA(CUDA):
 
     def perturb(self, x: torch.Tensor, labels: torch.Tensor, noise: object) -> torch.Tensor:
         k = self.kernel_size // 2
-        z = correlate(pad(x, (k,) * 4, mode="reflect"), self._table(self._kernel_table, x)[labels])[..., k:-k, k:-k]
+        z = correlate(pad(x, (k,) * 4, mode="reflect"), self._table(self.kernels, x)[labels])[..., k:-k, k:-k]
         return z / z.flatten(1).amax(1)[:, None, None, None].clamp_min(1e-6)
 
 
@@ -207,7 +206,7 @@ def measure(args: argparse.Namespace) -> None:
 def read(path: Path) -> LabelledImages:
     """CIFAR-10 of a folder or a file."""
     if path.suffix != ".npz":
-        return load_image_folder(path)
+        return gather(str(path))
     with np.load(path) as file:
         return LabelledImages(stored_images(file["x_train"]), torch.from_numpy(file["y_train"]))
 

@@ -85,6 +85,10 @@ class SizeError(PureTransformsError, ValueError):
     """Images of a size that pretrained weights are of no use for."""
 
 
+class LeftOutWarning(UserWarning):
+    """Files that cannot be decoded were left out of a dataset that was read into memory."""
+
+
 class SizeWarning(UserWarning):
     """A pretrained purifier was given images of a size far from those that its weights are for."""
 

@@ -22,6 +22,7 @@ T = TypeVar("T", bound=type)
 
 _CLASSES: dict[Role, dict[str, type]] = {"purifier": {}, "poison": {}}
 _OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
+_PYTHON = {"True": True, "False": False, "None": None}
 
 
 def register(name: str) -> Callable[[T], T]:
@@ -84,6 +85,8 @@ def find(name: str, role: Role | None = None) -> type:
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """``"jpeg:quality=10"`` to ``("jpeg", {"quality": 10})``: values are JSON, or else text.
 
+    ``True``, ``False`` and ``None`` are taken as Python writes them too.
+
     Raises:
         RegistryError: no name, or an option that is not ``option=value``.
     """
@@ -112,7 +115,7 @@ def _value(text: str) -> tuple[Any, list[str]]:
     if end > 0 and _OPTION.match(text, end):
         return value, [text[end + 1 :]]
     value, *rest = _OPTION.split(text, maxsplit=1)
-    return value, rest
+    return _PYTHON.get(value, value), rest
 
 
 def create(spec: str, role: Role | None = None, **options: Any) -> Any:
@@ -153,12 +156,15 @@ def summary(name: str, role: Role | None = None) -> str:
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments that ``cls`` takes, by name.
-
-    Those of ``__init__``: a class without its own has a ``__new__`` before it in the search of ``inspect.signature``.
-    """
-    named = list(inspect.signature(cls.__init__).parameters.items())[1:]  # type: ignore[misc]
-    return {name: one for name, one in named if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    """The arguments that ``cls`` takes by name, with those that a ``**base`` of its ``__init__`` hands up."""
+    found: dict[str, inspect.Parameter] = {}
+    for level in cls.__mro__:
+        if "__init__" in vars(level):
+            own = list(inspect.signature(vars(level)["__init__"]).parameters.values())[1:]
+            found = {one.name: one for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)} | found
+            if not any(one.kind == one.VAR_KEYWORD for one in own):
+                break
+    return found
 
 
 def refuse_unknown(cls: type, given: Mapping[str, Any]) -> None:

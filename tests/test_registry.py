@@ -78,6 +78,7 @@ def test_register(registered):
         ("ebm:weights=/a:b/c", ("ebm", {"weights": "/a:b/c"})),
         ("a:text=b=c", ("a", {"text": "b=c"})),
         ("a:text=", ("a", {"text": ""})),
+        ("a:x=True:y=False:z=None:t=Truer", ("a", {"x": True, "y": False, "z": None, "t": "Truer"})),
         ("package.module:Class", ("package.module:Class", {})),
         ("package.module:Class:x=1", ("package.module:Class", {"x": 1})),
     ],
@@ -93,6 +94,7 @@ def test_refuses_what_is_no_spec(spec):
 
 
 def test_create():
+    assert pt.create("unet:weights=None:jitter=True").jitter is True
     assert pt.create("jpeg:quality=10").quality == 10
     assert pt.create("jpeg:quality=10", quality=30, seed=3).quality == 10, "what the text says wins"
     assert pt.create("jpeg", quality=30).quality == 30

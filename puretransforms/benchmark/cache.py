@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from ..functional.shapes import Tensor
+from ..storage.atomic import replace_file
 
 Tensors = dict[str, Tensor]
 
@@ -47,14 +47,12 @@ class Cache:
     def _load(self, name: str, make: Callable[[], Tensors]) -> Tensors:
         if self.folder is None:
             return make()
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}.safetensors"
         if path.is_file():
             return load_file(path)
         made = {key: value.contiguous() for key, value in make().items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(made, part)
-        part.replace(path)
+        replace_file(path, lambda file: save_file(made, file))
         return made
 
 

@@ -8,10 +8,10 @@ import torch
 
 from ..errors import BenchmarkError
 from .cases import PRESETS, Preset
+from .cells import write_report
 from .entries import RESULTS, load_entries, load_fidelity, load_results, provenance
 from .gate import gate_markdown
 from .grid import Progress, Say, keep_freed_memory, run_bench
-from .report import write_report
 
 
 def run_command(
@@ -31,8 +31,16 @@ def run_command(
     """Run the grid and write the report over everything in ``out``; returns its Markdown.
 
     Args:
-        poisons, purifiers: as ``name:option=value``, with commas between them; ``None`` for the preset's.
+        preset: a name of :data:`puretransforms.benchmark.cases.PRESETS`.
+        out: folder of results, made if need be.
+        data: see :func:`puretransforms.benchmark.sources.load_data`.
+        poisons: as ``name:option=value``, with commas between them; ``None`` for the preset's.
+        purifiers: likewise.
         seeds: ``"3"`` for the first three, ``"0,2"`` or ``"2,"`` for these.
+        device: where to purify and train; ``None`` for the preset's.
+        cache: folder to keep poisoned and purified sets in; ``None`` keeps them in memory.
+        threads: of the CPU; ``None`` for torch's own.
+        say: told what is done, in lines of text.
         on_epoch: told after each epoch how far the run is; ``str(progress)`` says it in a line.
 
     Raises:

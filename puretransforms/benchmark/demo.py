@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,15 +15,15 @@ from rich.table import Table
 
 from ..cleaning.clean import clean
 from ..data.digits import load_digits
-from ..data.samples import LabelledImages
+from ..data.samples import LabelledImages, gather
 from ..errors import SourceError
 from ..poisons.availability.convolution import CUDA
 from ..poisons.dataset import PoisonedDataset
 from ..poisons.export import export
 from ..train.settings import DIGITS_SETTING, ClassifierSetting
 from ..transforms.coin import COINInterpolate
-from .folder import load_image_folder
-from .outcome import Row, recovery, run_case, summarize
+from .cells import Cell, cells
+from .run import Result, run_case
 
 RESULTS = "demo.json"
 _MADE_HERE = ("clean", "poisoned", "purified", "purified.quarantine", "report.html", RESULTS)
@@ -42,7 +42,7 @@ def run_demo(
     setting: ClassifierSetting = DIGITS_SETTING,
     train_size: int | None = None,
     console: Console | None = None,
-) -> list[Row]:
+) -> list[Cell]:
     """Poison scikit-learn's digits, purify the folder, train on each version, print the test accuracies.
 
     It shows the mechanism, not how good a purifier is: the grain of the images and the schedule were chosen, on these
@@ -59,7 +59,7 @@ def run_demo(
         console: where to print; default: standard output.
 
     Returns:
-        One row for each version: ``clean``, ``poisoned``, ``purified``, ``online``.
+        One row for each version, named by its ``poison``: ``clean``, ``poisoned``, ``purified``, ``online``.
 
     Raises:
         SourceError: ``out_dir`` holds something else.
@@ -76,12 +76,13 @@ def run_demo(
         cases = [(name, data, None) for name, data in versions.items()]
         cases.append(("online", versions["poisoned"], COINInterpolate()))
         runs = [(*case, seed) for case in cases for seed in seeds]
-        outcomes = [
-            run_case(name, data, test, setting, seed=seed, transform=transform)
-            for name, data, transform, seed in track(runs, description="training", console=console)
-        ]
-    (out / RESULTS).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
-    rows = summarize(outcomes)
+        results = []
+        for name, data, transform, seed in track(runs, description="training", console=console):
+            outcome = run_case(data, test, setting, seed=seed, transform=transform)
+            about = (name, "none", setting.name, seed, "availability")
+            results.append(Result(*about, **vars(outcome), success=[], success_by_class={}))
+    (out / RESULTS).write_text(json.dumps([asdict(result) for result in results], indent=1))
+    rows = cells(results)
     console.print(_table(rows, len(test)))
     for name in ("purified", "online"):
         console.print(recovery(rows, name), highlight=False)
@@ -96,7 +97,7 @@ def _write_versions(train: LabelledImages, out: Path) -> dict[str, LabelledImage
     export(PoisonedDataset(train, poison), out / "poisoned")
     result = clean(out / "poisoned", out / "purified", COINInterpolate(), progress=False)
     shutil.copyfile(cast(Path, result.report), out / "report.html")
-    return {name: load_image_folder(out / name) for name in ("clean", "poisoned", "purified")}
+    return {name: gather(str(out / name)) for name in ("clean", "poisoned", "purified")}
 
 
 def _fresh(out: Path) -> Path:
@@ -121,7 +122,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _table(rows: list[Row], tested: int) -> Table:
+def _table(rows: list[Cell], tested: int) -> Table:
     title = f"Accuracy on {tested} clean test digits, mean of {rows[0].seeds} seed(s)"
     table = Table(title=title, title_justify="left")
     table.add_column("trained on")
@@ -129,5 +130,14 @@ def _table(rows: list[Row], tested: int) -> Table:
         table.add_column(heading, justify="right")
     for row in rows:
         numbers = (row.last, row.last_std, row.peak, row.train, row.seconds)
-        table.add_row(_EXPLAINED[row.data], *(f"{number:.1f}" for number in numbers))
+        table.add_row(_EXPLAINED[row.poison], *(f"{number:.1f}" for number in numbers))
     return table
+
+
+def recovery(rows: Iterable[Cell], purified: str, clean: str = "clean", poisoned: str = "poisoned") -> str:
+    """One sentence: the share of the accuracy lost to the poison (last epoch) that purification wins back."""
+    last = {row.poison: row.last for row in rows}
+    lost, back = last[clean] - last[poisoned], last[purified] - last[poisoned]
+    if lost <= 0:
+        return f"{purified}: {back:+.1f} points; the poison cost nothing ({0 - lost:+.1f} points)"
+    return f"{purified}: {back:+.1f} points, {back / lost:.0%} of the {lost:.1f} that the poison cost"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import ManifestMismatchError
-from ..storage.atomic import write_durably
+from ..storage.atomic import replace_file
 from .cases import Case
 from .fidelity import Fidelity
 from .run import Result
@@ -66,7 +66,7 @@ def save_entry(folder: Path, entry: Entry) -> Path:
     """Write one file, whole or not at all; the folder is made if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / entry_name(entry.result.case)
-    write_durably(path, (json.dumps(asdict(entry), indent=1) + "\n").encode(), folder)
+    replace_file(path, (json.dumps(asdict(entry), indent=1) + "\n").encode())
     return path
 
 

@@ -5,6 +5,7 @@ import platform
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BenchmarkError, ManifestMismatchError
@@ -13,7 +14,6 @@ from .cache import Cache
 from .cases import Case, Preset
 from .defences import canonical, find_defence
 from .entries import RESULTS, Entry, circumstances, entry_name, load_entries, load_entry, save_entry
-from .fidelity import Fidelity
 from .run import Bench, Result
 from .sources import load_data, part_of
 
@@ -49,7 +49,7 @@ def run_bench(
         ManifestMismatchError: ``out`` holds results of other data or of another classifier.
         SourceError, BenchmarkError, RegistryError: no such data; an unknown poison or purifier.
     """
-    cases = list(dict.fromkeys(_canonical(case) for case in preset.cases()))
+    cases = list(dict.fromkeys(replace(case, purifier=canonical(case.purifier)) for case in preset.cases()))
     for case in cases:
         find_attack(case.poison), find_defence(case.purifier)
     if data is None and not preset.digits:
@@ -70,26 +70,32 @@ def run_bench(
     for case in cases:
         if case in entries:
             _check_alike(folder / entry_name(case), entries[case], about)
-    progress = Progress(cases, [case for case in cases if case in entries], preset.setting.epochs)
+    progress = Progress(len(cases), sum(case in entries for case in cases), preset.setting.epochs)
     if progress.left:
-        say(progress.opening(folder))
+        before = f", {progress.done} of them done before" if progress.done else ""
+        say(
+            f"{len(cases)} cases{before}. Each is written to {folder} as it ends: if this run is stopped, run the same "
+            "command again, and it goes on with the next."
+        )
     fidelity = {(e.result.poison, e.result.purifier): e.fidelity for e in entries.values()}
     for case in cases:
         path = folder / entry_name(case)
         if case not in entries and path.is_file():  # another process has finished it since
             entries[case] = load_entry(path)
             _check_alike(path, entries[case], about)
+            progress.done += 1
         if case in entries:
-            progress.skip(case)
             continue
         progress.begin(case)
         result = bench.run(case, preset.setting, None if on_epoch is None else progress.teller(on_epoch))
-        measured = _fidelity(bench, case, fidelity)
+        pair = (case.poison, case.purifier)
+        if pair not in fidelity:  # once: it does not depend on the training
+            fidelity[pair] = bench.fidelity(*pair)
         sizes = {"train_images": len(bench.train), "test_images": len(bench.test)}
         made_by = {"command": command_of(case, preset, data)}
-        entries[case] = Entry(result, measured, made_by | about | sizes | circumstances(preset.device))
+        entries[case] = Entry(result, fidelity[pair], made_by | about | sizes | circumstances(preset.device))
         save_entry(folder, entries[case])
-        progress.end(case)
+        progress.end()
         success = f", success {result.success[-1]:.1%}" if result.success else ""
         say(
             f"{case.poison} / {case.purifier}, seed {case.seed}: {result.test[-1]:.1%}{success}, "
@@ -116,11 +122,11 @@ class Progress:
         done, total: cases.
     """
 
-    def __init__(self, cases: list[Case], finished: list[Case], epochs: int) -> None:
-        self.total, self.done, self.epochs = len(cases), len(finished), epochs
+    def __init__(self, total: int, done: int, epochs: int) -> None:
+        self.total, self.done, self.epochs = total, done, epochs
         self.case: Case | None = None
         self.epoch, self.accuracy = 0, 0.0
-        self._finished, self._ran = set(finished), 0
+        self._ran = 0
         self._start = time.monotonic()
 
     @property
@@ -136,29 +142,14 @@ class Progress:
             return None
         return (time.monotonic() - self._start) / ran * (self.total - self.done - (ran - self._ran))
 
-    def opening(self, folder: Path) -> str:
-        """The first line of a run."""
-        before = f", {self.done} of them done before" if self.done else ""
-        return (
-            f"{self.total} cases{before}. Each is written to {folder} as it ends: if this run is stopped, run the same "
-            "command again, and it goes on with the next."
-        )
-
     def begin(self, case: Case) -> None:
         """A case starts."""
         self.case, self.epoch = case, 0
 
-    def skip(self, case: Case) -> None:
-        """A case that is there already; another process may have made it since."""
-        if case not in self._finished:
-            self._finished.add(case)
-            self.done += 1
-
-    def end(self, case: Case) -> None:
-        """A case is finished."""
-        self._ran += 1
+    def end(self) -> None:
+        """It is finished."""
+        self._ran, self.done = self._ran + 1, self.done + 1
         self.case, self.epoch = None, 0
-        self.skip(case)
 
     def rest(self) -> str:
         """Words on what is still to come; empty after the last case."""
@@ -199,18 +190,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
-def _canonical(case: Case) -> Case:
-    return Case(case.poison, canonical(case.purifier), case.setting, case.seed)
-
-
-def _fidelity(bench: Bench, case: Case, known: dict[tuple[str, str], Fidelity | None]) -> Fidelity | None:
-    """Of each pair of poison and purifier once; it does not depend on the training."""
-    pair = (case.poison, case.purifier)
-    if pair not in known:
-        known[pair] = bench.fidelity(*pair)
-    return known[pair]
 
 
 def _check_alike(path: Path, entry: Entry, about: dict[str, object]) -> None:

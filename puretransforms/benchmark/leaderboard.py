@@ -13,7 +13,7 @@ from ..reporting.tables import markdown
 from .defences import PLACES
 from .entries import Entry, load_entries
 from .gate import Strength, Summary, row_of, strengths, summaries
-from .outcome import spread
+from .run import spread
 
 
 @dataclass(frozen=True)

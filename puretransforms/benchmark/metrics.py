@@ -41,9 +41,7 @@ def ssim(a: Float[Tensor, "b c h w"], b: Float[Tensor, "b c h w"]) -> Float[Tens
 
 
 def projected_gain(
-    purified: Float[Tensor, "b c h w"],
-    purified_poisoned: Float[Tensor, "b c h w"],
-    delta: Float[Tensor, "b c h w"],
+    purified: Float[Tensor, "b c h w"], purified_poisoned: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]
 ) -> float:
     """The share of a perturbation that a purifier ``P`` lets through, in the perturbation's own direction.
 

@@ -1,24 +1,74 @@
-"""Run a case of the benchmark to a frozen :class:`Result`: poison, purify, train, test."""
+"""Run a case of the benchmark to a frozen :class:`Result`: poison, purify, train, test after every epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from statistics import stdev
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..data.samples import LabelledImages
-from ..train.classifier import predict
+from ..train.classifier import Adapt, EpochRecord, Transform, evaluate, predict
 from ..train.settings import ClassifierSetting
 from .attacks import Attacked, find_attack
 from .cache import Cache
 from .cases import Case
 from .defences import Defence, apply_purifier, find_defence
 from .fidelity import Fidelity, measure_fidelity
-from .outcome import run_case
 from .sources import fingerprint
 
 _BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How well training went; accuracies are fractions.
+
+    All epochs matter: several poisons are weak under early stopping, which needs clean test data (Sandoval-Segura et
+    al. 2022, arXiv 2204.08615).
+    """
+
+    train: float  # on the training data as the network saw them, last epoch
+    test: list[float]  # on clean test data, after each epoch
+    seconds: float  # of training, without the tests
+
+
+def run_case(
+    train: LabelledImages,
+    test: LabelledImages,
+    setting: ClassifierSetting,
+    *,
+    seed: int,
+    transform: Transform | None = None,
+    adapt: Adapt | None = None,
+    num_classes: int = 10,
+    device: str | None = None,
+    probe: Callable[[nn.Module], object] | None = None,
+    on_epoch: Callable[[int, float], object] | None = None,
+) -> Outcome:
+    """Train by ``setting`` on ``train``, each batch through ``transform`` (and ``adapt``), and test after each epoch.
+
+    The test images stay as they are; ``probe`` is shown the network after each epoch too, and ``on_epoch``
+    told its number (from 1) and the accuracy.
+    """
+    model, records = setting.train(
+        train.images, train.targets, num_classes=num_classes, seed=seed, transform=transform, adapt=adapt, device=device
+    )
+    seconds, accuracies, record = 0.0, [], None
+    for record in records:
+        seconds += record.seconds
+        accuracies.append(evaluate(model, test.images, test.targets, device=device))
+        if probe is not None:
+            probe(model)
+        if on_epoch is not None:
+            on_epoch(record.epoch, accuracies[-1])
+    return Outcome(cast(EpochRecord, record).accuracy, accuracies, seconds)
+
+
+def spread(values: list[float]) -> float:
+    """Sample standard deviation; 0 of one value."""
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +139,6 @@ class Bench:
             adapt = defence.training(self.num_classes)
         success = _Success(attacked, self.num_classes)
         outcome = run_case(
-            case.poison,
             LabelledImages(images, attacked.targets),
             test,
             setting,
@@ -102,17 +151,12 @@ class Bench:
             on_epoch=on_epoch,
         )
         return Result(
-            case.poison,
-            case.purifier,
-            case.setting,
-            case.seed,
-            attack.kind,
-            outcome.test,
-            outcome.train,
-            success.shares,
-            success.by_class,
-            outcome.seconds,
-            place,
+            **vars(case),
+            kind=attack.kind,
+            **vars(outcome),
+            success=success.shares,
+            success_by_class=success.by_class,
+            place=place,
         )
 
     def fidelity(self, poison: str, purifier: str, sample: int = 500) -> Fidelity | None:

@@ -10,7 +10,6 @@ import torch
 from ..data.digits import load_digits
 from ..data.samples import LabelledImages, gather
 from ..errors import SourceError
-from .folder import load_image_folder
 
 _NAMED = ("hf:", "torchvision:")
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -31,15 +30,18 @@ def load_data(source: str | Path | None) -> tuple[LabelledImages, LabelledImages
     """
     if source is None:
         return load_digits()
-    if str(source).startswith(_NAMED):
-        return _load_named(str(source))
     path = Path(source)
-    if path.is_dir():
-        train, test = load_image_folder(path / "train"), load_image_folder(path / "test")
-        if train.classes != test.classes:
-            raise SourceError(f"expected the same classes in train and test, got {train.classes} and {test.classes}.")
-        return train, test
-    return _load_npz(path)
+    if str(source).startswith(_NAMED):
+        if "#" in str(source):
+            raise SourceError(f"expected a name without a split, since train and test are both read, got {source!r}.")
+        train, test = gather(f"{source}#train"), gather(f"{source}#test")
+    elif path.is_dir():
+        train, test = gather(str(path / "train")), gather(str(path / "test"))
+    else:
+        return _load_npz(path)
+    if train.classes != test.classes:
+        raise SourceError(f"expected the same classes in train and test, got {train.classes} and {test.classes}.")
+    return train, test
 
 
 def part_of(data: LabelledImages, size: int | None) -> LabelledImages:
@@ -60,15 +62,6 @@ def fingerprint(*parts: LabelledImages) -> str:
         digest.update(part.images.contiguous().numpy().data)
         digest.update(part.targets.contiguous().numpy().data)
     return digest.hexdigest()[:16]
-
-
-def _load_named(name: str) -> tuple[LabelledImages, LabelledImages]:
-    if "#" in name:
-        raise SourceError(f"expected a name without a split, since train and test are both read, got {name!r}.")
-    train, test = gather(f"{name}#train"), gather(f"{name}#test")
-    if train.classes != test.classes:
-        raise SourceError(f"expected the same classes in train and test, got {train.classes} and {test.classes}.")
-    return train, test
 
 
 def _load_npz(path: Path) -> tuple[LabelledImages, LabelledImages]:

@@ -203,9 +203,7 @@ def poison(
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the datasets and the report.")] = Path("demo-out"),
-) -> None:
+def demo(out: Annotated[Path, typer.Option(help="Folder for the datasets and the report.")] = Path("demo-out")) -> None:
     """Poison handwritten digits, purify them, train on each, print the accuracies. No download."""
     from ..benchmark.demo import run_demo
 

@@ -111,13 +111,7 @@ def push_(
             f"expected a {CARD} beside {CONFIG} and {WEIGHTS} of {origin}: write it, or save_pretrained, which does."
         )
     commit = push(
-        files,
-        repo_id,
-        commit_message=message,
-        token=token,
-        private=private,
-        branch=branch,
-        create_pr=create_pr or None,
+        files, repo_id, commit_message=message, token=token, private=private, branch=branch, create_pr=create_pr or None
     )
     print(f"pushed {', '.join(files)} to {endpoint()}/{repo_id}; pin revision={commit.oid}")
 

@@ -62,6 +62,16 @@ def to_unit(pixels: Tensor) -> Tensor:
     return x.clamp(0, 1) if overshoots else x
 
 
+def check_stored(images: Tensor, channels: int | None = None) -> None:
+    """Raise :class:`NoImageError` unless ``images`` are uint8 ``[N, C, H, W]``, at least one, of so many channels."""
+    wrong = images.ndim != 4 or images.dtype != torch.uint8 or len(images) == 0
+    if wrong or channels not in (None, images.shape[1]):
+        raise NoImageError(
+            f"expected uint8 images [N, {channels or 'C'}, H, W], got {images.dtype} {list(images.shape)}: "
+            "store them at 8 bits (images.mul(255).round().to(torch.uint8) for floats in [0, 1])."
+        )
+
+
 def to_batch(image: Any, quantize: Callable[[Tensor], Tensor] = round_to_uint8) -> tuple[Tensor, Restore]:
     """Split an image into its pixels as floats and the way back.
 

@@ -20,10 +20,7 @@ _HF, _TORCHVISION = "hf:", "torchvision:"
 
 
 def open_source(
-    source: Any,
-    image_key: str | None = None,
-    label_key: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    source: Any, image_key: str | None = None, label_key: str | None = None, options: Mapping[str, Any] | None = None
 ) -> Source:
     """List ``source``.
 

@@ -5,18 +5,21 @@ The number of a class is the dataset's own, always: its targets, its ``class_to_
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten
 from torch.utils.data import Dataset, Subset
 
-from ..errors import CorruptImageError, LabelError, NoImageError
+from ..errors import CorruptImageError, LabelError, LeftOutWarning, NoImageError
 from ..functional.shapes import Int, Tensor, UInt8
 from .codec import decode
 from .images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
 from .open_source import open_source
 from .sources.base import Source, read_image
+from .sources.huggingface import is_hugging_face
+from .sources.map_style import known_classes
 
 LABEL_KEYS = ("label", "labels", "target", "targets")
 
@@ -91,18 +94,23 @@ def integers(labels: Any) -> Int[Tensor, " n"]:
     return torch.cat(tensors).to(torch.int64)
 
 
-def check_labels(labels: Tensor, count: int, num_classes: int, fix: str = "fit with the number of classes of the data"):
-    """``labels``, if there is one for each of ``count`` images and each lies in ``0 .. num_classes - 1``.
+def check_labels(
+    labels: Tensor, count: int, num_classes: int, fix: str = "fit with the number of classes of the data"
+) -> Int[Tensor, " n"]:
+    """``labels`` as int64 ``[count]``, if they are integers in ``0 .. num_classes - 1``.
 
     Raises:
-        LabelError: another number of labels, or one out of range; the message ends with ``fix``.
+        LabelError: another number of labels, no integers, or one out of range; that message ends with ``fix``.
     """
-    if labels.numel() != count:
-        raise LabelError(f"expected one label for each of {count} images, got {labels.numel()}.")
+    if labels.shape != (count,) or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise LabelError(
+            f"expected one integer label for each of {count} images, got {labels.numel()} ({labels.dtype} "
+            f"{list(labels.shape)}): pass class indices, not one-hot rows or probabilities."
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise LabelError(f"expected labels from 0 to {num_classes - 1}, got {low if low < 0 else high}: {fix}.")
-    return labels
+    return labels.to(torch.int64)
 
 
 def _is_image(leaf: Any) -> bool:
@@ -152,10 +160,7 @@ def pair_of(sample: Any) -> tuple[Any, Any]:
 
 def class_names(dataset: Any) -> list[str] | None:
     """The names of the classes in label order, where the dataset knows them."""
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    names = getattr(dataset, "classes", None)
-    return None if not names else [name if isinstance(name, str) else ", ".join(map(str, name)) for name in names]
+    return known_classes(dataset) or None
 
 
 def gather(source: Any, channels: int | None = 3) -> LabelledImages:
@@ -164,7 +169,7 @@ def gather(source: Any, channels: int | None = 3) -> LabelledImages:
     Args:
         source: a pair ``(images, labels)`` of tensors, a :class:`LabelledImages`, a map-style dataset of
             ``(image, label)``, a folder of class folders, tar shards, a Hugging Face dataset, or a
-            :class:`~puretransforms.data.sources.base.Source`. Files that cannot be decoded are left out.
+            :class:`~puretransforms.data.sources.base.Source`. Files that cannot be decoded are left out, with a :class:`~puretransforms.errors.LeftOutWarning`.
         channels: 3 turns grey images into three equal channels; ``None`` leaves the channels as they are.
 
     Raises:
@@ -177,40 +182,44 @@ def gather(source: Any, channels: int | None = 3) -> LabelledImages:
         return LabelledImages(images, source.targets, source.classes)
     if isinstance(source, tuple | list) and len(source) == 2 and isinstance(source[0], Tensor):
         return _stacked([source], None, channels)
-    if isinstance(source, Source | str) or not hasattr(source, "__getitem__"):
-        return _decoded(open_source(source), channels)
-    if type(source).__module__.partition(".")[0] == "datasets":
+    if isinstance(source, Source | str) or not hasattr(source, "__getitem__") or is_hugging_face(source):
         return _decoded(open_source(source), channels)
     return _stacked((pair_of(source[i]) for i in range(len(source))), class_names(source), channels)
 
 
 def _stacked(samples: Any, classes: list[str] | None, channels: int | None = 3) -> LabelledImages:
+    """Of ``(image, label)``, or of ``(image, label, name)`` where a message can name the sample."""
     pixels, labels = [], []
-    for image, label in samples:
+    for place, (image, label, *name) in enumerate(samples):
         x, _ = unwrap(image)
         x = x if x.dtype == torch.uint8 else round_to_uint8(to_unit(x))
         pixels.append(x if channels is None else colour(x))
         labels.append(integers(label))
-    shapes = {tuple(x.shape[1:]) for x in pixels}
-    if len(shapes) != 1:
-        raise NoImageError(
-            f"expected images of one size to fit to, got {len(shapes) or 'none'}: resize or crop them first."
-        )
+        if pixels[-1].shape[1:] != pixels[0].shape[1:]:
+            raise NoImageError(
+                f"expected images of one size, got {list(pixels[-1].shape[1:])} after {list(pixels[0].shape[1:])} in "
+                f"{name[0] if name else f'sample {place}'}: resize or crop them first."
+            )
+    if not pixels:
+        raise NoImageError("expected images of one size, got none: give a dataset that holds some.")
     images, flat = torch.cat(pixels).contiguous(), torch.cat(labels)
     return LabelledImages(images, check_labels(flat, len(images), int(flat.max()) + 1), classes)
 
 
 def _decoded(source: Source, channels: int | None = 3) -> LabelledImages:
     numbers = source.class_to_idx()
-    samples = []
+    samples, left_out = [], []
     for entry in source.entries:
         if entry.kind == "image":
             try:
                 image = decode(read_image(source, entry))
             except (CorruptImageError, OSError):
+                left_out.append(entry.path)
                 continue
             pixels = torch.frombuffer(bytearray(image.pixels), dtype=torch.uint8).view(image.shape)
-            samples.append((pixels.permute(2, 0, 1), numbers[entry.label]))
+            samples.append((pixels.permute(2, 0, 1), numbers[entry.label], entry.path))
+    if left_out:
+        warn(f"{len(left_out)} file(s) cannot be decoded and are left out, first {left_out[0]}.", LeftOutWarning, 4)
     return _stacked(samples, names_by_number(numbers), channels)
 
 

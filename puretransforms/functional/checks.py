@@ -23,10 +23,7 @@ def whole(name: str, value: Any, *, least: int | None = None, most: int | None =
         odd: refuse even numbers.
     """
     expected = f"expected {name} as {'an odd' if odd else 'a'} whole number{_bounds(least, most)}, got {value!r}"
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
+    number = as_int(value)
     if number is None:
         raise TypeError(f"{expected}: pass {_nearest(value, least, most, odd)}.")
     if (least is not None and number < least) or (most is not None and number > most) or (odd and number % 2 == 0):
@@ -95,10 +92,7 @@ def seed(value: Any, *, bits: int = 63, optional: bool = True) -> int | None:
     if value is None and optional:
         return None
     expected = f"expected seed as a whole number from 0 to 2**{bits} - 1{' or None' if optional else ''}, got {value!r}"
-    try:
-        found = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        found = None
+    found = as_int(value)
     if found is None:
         raise TypeError(f"{expected}: pass {_unquoted(value, int) or 'an int'}.")
     if not 0 <= found < 2**bits:
@@ -117,6 +111,14 @@ def chunk_size(value: Any) -> int | str:
             f'expected chunk_size as "auto" or a whole number of images of at least 1, got {value!r}: pass '
             f"{_nearest(value, 1, None, False)}."
         ) from None
+
+
+def as_int(value: Any) -> int | None:
+    """``value`` as an int; ``None`` for booleans and for what is no integer."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _bounds(least: int | float | None, most: int | float | None, above: int | float | None = None) -> str:

@@ -3,6 +3,7 @@
 import torch
 
 from ..errors import ForkedWorkerError
+from . import checks
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -33,16 +34,10 @@ def working_dtype(precision: str, device: torch.device | str) -> torch.dtype:
     Raises:
         ValueError: another precision.
     """
-    check_precision(precision)
+    checks.choice("precision", precision, PRECISIONS)
     if precision == "auto":
         return torch.bfloat16 if _computes_in_bfloat16(torch.device(device)) else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def check_precision(precision: str) -> None:
-    """Raise ``ValueError`` unless ``precision`` is one that :func:`working_dtype` takes."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}.")
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:

@@ -33,14 +33,6 @@ def rescale(delta: Float[Tensor, "b c h w"], epsilon: float, norm: str) -> Float
     return delta * scale.to(delta.dtype)[:, None, None, None]
 
 
-def project(delta: Float[Tensor, "b c h w"], epsilon: float, norm: str) -> Float[Tensor, "b c h w"]:
-    """The nearest perturbation inside the ``epsilon`` ball of ``"linf"``, ``"l2"`` or ``"rms"``."""
-    if norm == "linf":
-        return delta.clamp(-epsilon, epsilon)
-    scale = (epsilon / magnitude(delta, norm).clamp_min(torch.finfo(torch.float32).tiny)).clamp_max(1)
-    return delta * scale.to(delta.dtype)[:, None, None, None]
-
-
 def quantize(x: Float[Tensor, "..."], mode: str | None) -> Float[Tensor, "..."]:
     """Clamp to ``[0, 1]``; then to multiples of 1/255: the nearest (``"round"``), the one below (``"trunc"``), or none.
 
@@ -56,10 +48,7 @@ def quantize(x: Float[Tensor, "..."], mode: str | None) -> Float[Tensor, "..."]:
 
 
 def settle(
-    poisoned: Float[Tensor, "b c h w"],
-    clean: Float[Tensor, "b c h w"],
-    mode: str | None,
-    linf: float | None = None,
+    poisoned: Float[Tensor, "b c h w"], clean: Float[Tensor, "b c h w"], mode: str | None, linf: float | None = None
 ) -> Float[Tensor, "b c h w"]:
     """Quantise a poisoned batch, staying within ``linf`` of the clean one also after rounding.
 

@@ -21,4 +21,8 @@ else:
 
         Bool = Float = Int = UInt8 = _Unchecked
 
-__all__ = ["Bool", "Float", "Int", "Tensor", "UInt8"]
+Images = Float[Tensor, "b c h w"]  # in [0, 1]
+Pixels = UInt8[Tensor, "b c h w"]
+Labels = Int[Tensor, " b"]
+
+__all__ = ["Bool", "Float", "Images", "Int", "Labels", "Pixels", "Tensor", "UInt8"]

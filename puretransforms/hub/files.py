@@ -8,7 +8,6 @@ of them. Nothing here unpickles or imports anything a file names.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 
 from ..errors import WeightsCorruptedError, WeightsMismatchError, WeightsUnavailableError
 from ..functional.shapes import Tensor
+from ..storage.atomic import replace_file
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
@@ -163,6 +163,4 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**own, **dict(sorted(config.items()))}, indent=2, allow_nan=False) + "\n"
     for name, content in ((WEIGHTS, data), (CONFIG, text.encode())):
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(folder / name)
+        replace_file(folder / name, content)

@@ -40,17 +40,9 @@ def load(
 ) -> LoadedWeights:
     """Find weights, check their hashes and read them.
 
-    Args:
-        weights: a name of :func:`~puretransforms.hub.weights.list_weights`, a folder, or a repo of the Hugging Face
-            Hub, ``user/name`` or ``user/name@revision``, tried in this order.
-        revision: branch, tag or commit of the repo. Of registered weights it replaces the pinned commit, and then
-            their pinned hashes are not asked for.
-        cache_dir: of downloads; ``None`` for that of ``huggingface_hub``.
-        token: of the Hugging Face Hub; ``None`` for that of ``hf auth login``.
-        local_files_only: ask no network.
-        force_download: even where the files are in the cache or in the package.
-        verify: compare hashes: the registered ones, else the one in config.json and what the Hub says of its files.
-        sha256: what model.safetensors must have, to pin weights of your own.
+    ``weights`` is a name of :func:`~puretransforms.hub.weights.list_weights`, a folder, or a repo of the Hugging Face
+    Hub, ``user/name`` or ``user/name@revision``, tried in this order; all else as in
+    :meth:`~puretransforms.hub.pretrained.Pretrained.from_pretrained`.
 
     Raises:
         WeightsUnavailableError: not here and not to be had: unknown, offline, private, gated, or the download failed.
@@ -185,13 +177,8 @@ def _fetch(access: Access, name: str) -> Path:
     try:
         return Path(
             hf_hub_download(
-                access.repo_id,
-                name,
-                revision=access.revision,
-                cache_dir=access.cache_dir,
-                token=access.token,
-                local_files_only=access.local_files_only,
-                force_download=access.force_download,
+                **{option: value for option, value in vars(access).items() if option != "name"},
+                filename=name,
                 endpoint=endpoint(),
                 library_name="puretransforms",
             )

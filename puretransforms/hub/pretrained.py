@@ -8,7 +8,7 @@ import inspect
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 from warnings import warn
 from weakref import WeakSet
 
@@ -17,14 +17,16 @@ from huggingface_hub import CommitInfo, ModelCard, PyTorchModelHubMixin
 from torch import nn
 
 from ..errors import SizeError, SizeWarning, WeightsMismatchError
-from ..registry import refuse_unknown
+from ..registry import parameters, refuse_unknown
 from .files import CARD, CONFIG, WEIGHTS, LoadedWeights, sha256_of, state_bytes, write
 from .load import load
 from .push import push
 from .weights import facts_of, model_card, registered_as, sizes_for
 
 _UNSAVED = ("weights", "device", "compiled")  # where weights came from, where and how they ran: not the purifier's own
+M = TypeVar("M", bound="Pretrained")
 _WARNED: WeakSet["Pretrained"] = WeakSet()  # of a size; outside the purifiers, which calls leave as they are
+_LONGEST = 180  # letters of a reason that torch gives
 _REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError)
 
 
@@ -49,7 +51,7 @@ class Pretrained(PyTorchModelHubMixin):
 
         ``EBMPurify(name, steps=10)`` is ``EBMPurify.from_pretrained(name, steps=10)``.
         """
-        if "weights" not in _arguments(type(self)):
+        if "weights" not in parameters(type(self)):
             raise TypeError(f"{type(self).__name__} must take weights= and hand it up, for it has to be built without.")
         given = {
             name: value
@@ -60,7 +62,7 @@ class Pretrained(PyTorchModelHubMixin):
 
     @classmethod
     def from_pretrained(
-        cls,
+        cls: type[M],
         pretrained_model_name_or_path: str | Path,
         *,
         revision: str | None = None,
@@ -71,7 +73,7 @@ class Pretrained(PyTorchModelHubMixin):
         verify: bool = True,
         sha256: str | None = None,
         **overrides: Any,
-    ) -> Any:
+    ) -> M:
         """A purifier from a registered name, a folder or a repo of the Hugging Face Hub.
 
         The class is the saved one (``PureTransform.from_pretrained`` takes any), its arguments are the saved ones
@@ -80,17 +82,18 @@ class Pretrained(PyTorchModelHubMixin):
         Args:
             pretrained_model_name_or_path: a registered name, a folder, or a repo ``user/name`` or
                 ``user/name@revision``.
-            revision: branch, tag or commit of the repo.
+            revision: branch, tag or commit of the repo. Of registered weights it replaces the pinned commit, and then
+                their pinned hashes are not asked for.
             cache_dir: of downloads; ``None`` for that of ``huggingface_hub``.
             token: of the Hugging Face Hub; ``None`` for that of ``hf auth login``.
             local_files_only: ask no network.
             force_download: even where the files are in the cache or in the package.
-            verify: compare hashes, as in :func:`puretransforms.hub.load.load`.
+            verify: compare hashes: the registered ones, else the one in config.json and what the Hub says of its files.
             sha256: what model.safetensors must have, to pin weights of your own.
             **overrides: arguments of the constructor.
 
         Raises:
-            WeightsUnavailableError, WeightsCorruptedError: as in ``load``.
+            WeightsUnavailableError, WeightsCorruptedError: as in :func:`puretransforms.hub.load.load`.
             WeightsMismatchError: weights of another class or network, or a config that the class does not understand.
         """
         loaded = load(
@@ -117,7 +120,7 @@ class Pretrained(PyTorchModelHubMixin):
 
     @classmethod
     def _restored(cls, loaded: LoadedWeights, overrides: Mapping[str, Any]) -> "Pretrained":
-        known = _arguments(cls)
+        known = parameters(cls)
         config = cls._foreign_config(dict(loaded.config)) if loaded.transform is None else dict(loaded.config)
         unknown = config.keys() - known.keys()
         if unknown:
@@ -180,7 +183,7 @@ class Pretrained(PyTorchModelHubMixin):
         """The constructor's arguments as they are now."""
         made_with = self._hub_mixin_config if isinstance(self._hub_mixin_config, dict) else {}
         config = {}
-        for name in _arguments(type(self)):
+        for name in parameters(type(self)):
             if name not in _UNSAVED:
                 value = getattr(self, name, None)
                 plain = isinstance(value, bool | int | float | str | list | tuple | dict | None)
@@ -272,20 +275,6 @@ def _below(kind: type) -> list[type]:
     return found
 
 
-def _arguments(kind: type) -> dict[str, inspect.Parameter]:
-    """The constructor's named arguments, with those that ``**base`` hands up."""
-    found: dict[str, inspect.Parameter] = {}
-    for level in kind.__mro__:
-        if "__init__" not in vars(level):
-            continue
-        parameters = list(inspect.signature(vars(level)["__init__"]).parameters.values())[1:]
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        found = {p.name: p for p in named} | found
-        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-            break
-    return found
-
-
 def _decoded(value: Any, parameter: inspect.Parameter, origin: str) -> Any:
     """The JSON value as the argument's type; JSON knows no tuples."""
     allowed = get_args(parameter.annotation) or (parameter.annotation,)
@@ -307,15 +296,12 @@ def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], origin: str
     try:
         model.load_state_dict(state, strict=True, assign=assign)
     except RuntimeError as error:
-        reasons = [_shortened(_sorted_keys(line.strip())) for line in str(error).splitlines()[1:4]]
+        lines = [_sorted_keys(line.strip()) for line in str(error).splitlines()[1:4]]
+        reasons = [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..." for line in lines]
         raise WeightsMismatchError(
             f"expected weights of this {type(model).__name__} from {origin}, got those of another network; load them "
             f"with the class and the {CONFIG} that they were saved with: {' '.join(reasons) or error}"
         ) from error
-
-
-def _shortened(reason: str, most: int = 180) -> str:
-    return reason if len(reason) <= most else reason[:most] + " ..."
 
 
 def _sorted_keys(reason: str) -> str:

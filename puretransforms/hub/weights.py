@@ -16,6 +16,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import WeightsCorruptedError, WeightsUnavailableError
+from ..reporting.tables import markdown
 from .files import CARD, CONFIG, WEIGHTS, LoadedWeights
 
 META = "meta.json"
@@ -159,19 +160,7 @@ def model_card(
 ) -> ModelCard:
     """The card of weights of one's own. What is not given is left out or said to be unknown, not guessed.
 
-    Args:
-        transform: class name.
-        repo_id: for the lines that show how to load it.
-        license: of the weights, for example ``"apache-2.0"``.
-        summary: what it is and what it is not good for.
-        training_data: what it was trained on, in a sentence.
-        datasets: ids on the Hub of those datasets.
-        image_size: side of the training images in pixels.
-        paper: the method's, ``arXiv:...``.
-        recipe: how to make it again.
-        metrics: measured values by name.
-        measured_on: the images of the metrics, in a few words.
-        metrics_note: what the metrics mean.
+    Arguments are those that :class:`PurifierWeights` lists; ``repo_id`` is for the lines that show how to load it.
     """
     values = dict(metrics or {})
     slug = re.sub(r"\W+", "-", measured_on.lower()).strip("-")
@@ -198,12 +187,12 @@ def model_card(
         f"# {repo_id.rpartition('/')[2]}",
         summary or f"Weights of `{transform}` for puretransforms, which purifies poisoned images before training.",
         f'```python\nfrom puretransforms import {transform}\n\npurify = {transform}.from_pretrained("{repo_id}")\n```',
-        _table(["", ""], [[name, text] for name, text in rows.items()]),
+        markdown(["", ""], rows.items()),
     ]
     if values:
         parts += [
             f"Measured on {measured_on}:",
-            _table(["metric", "value"], [[k, f"{v:g}"] for k, v in values.items()]),
+            markdown(["metric", "value"], [[k, f"{v:g}"] for k, v in values.items()]),
             *([metrics_note] if metrics_note else []),
         ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
@@ -239,8 +228,3 @@ def write_cards() -> list[Path]:
             written.append(folder / CARD)
             written[-1].write_text(card_of(entry), encoding="utf-8")
     return written
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import NoImageError
+from ..functional.padding import whole
 from ..functional.rate import sample_latent
 from ..functional.shapes import Float, Int, Tensor
 from .resnet import BasicBlock
@@ -84,7 +85,7 @@ class RateVAE(nn.Module):
 
     def forward(self, x: Float[Tensor, "b 3 h w"], noise: Tensor | None = None) -> Decoded:
         """Code and decode; ``noise``: standard normal of :meth:`latent_shape`, or ``None`` for the mean of the code."""
-        mu, log_var = self.encode(self.whole(x))
+        mu, log_var = self.encode(whole(x, self.stride))
         z = self.post(sample_latent(mu, log_var, noise))
         return Decoded(_crop(self.image_decoder(z).sigmoid(), x), None, mu, log_var)
 
@@ -94,18 +95,13 @@ class RateVAE(nn.Module):
 
     def code(self, x: Float[Tensor, "b 3 h w"], noise: Tensor | None = None) -> Tensor:
         """``z``, all that a decoder gets to see of ``x``; without ``noise`` the variance is not even computed."""
-        h = self.encoder(self.whole(x))
+        h = self.encoder(whole(x, self.stride))
         mu = self.mu(h)
         return self.post(mu if noise is None else sample_latent(mu, self.log_var(h), noise))
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """``(latent, h, w)`` for images of this size."""
         return self.latent, -(-height // self.stride), -(-width // self.stride)
-
-    def whole(self, x: Tensor) -> Tensor:
-        """Repeat the last row and column until ``stride`` divides each side."""
-        bottom, right = -x.shape[-2] % self.stride, -x.shape[-1] % self.stride
-        return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
 
 
 class DVAE(RateVAE):
@@ -149,7 +145,7 @@ class DVAE(RateVAE):
         self.perturbation_decoder = Decoder(width, large=self.stride == 8)
 
     def forward(self, x: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"], noise: Tensor | None = None) -> Decoded:
-        mu, log_var = self.encode(self.whole(x))
+        mu, log_var = self.encode(whole(x, self.stride))
         z = self.post(sample_latent(mu, log_var, noise))
         perturbation = _crop(self.perturbation_decoder(self._classed(z, labels)), x)
         return Decoded(_crop(self.image_decoder(z).sigmoid(), x), perturbation, mu, log_var)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, pad
 
+from ..functional.padding import whole
 from ..functional.shapes import Float, Tensor
 
 #: Layer of a checkpoint that PureGen's code saved -> layer of :class:`EnergyNet`; the tensors are the same.
@@ -76,7 +77,7 @@ class EnergyNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        x = _whole_quarters(x)
+        x = whole(x, 4)
         x = avg_pool2d(self.stem(x), 2) + self.stem_skip(avg_pool2d(x, 2))
         x = avg_pool2d(self.down(x.relu()), 2) + avg_pool2d(self.down_skip(x), 2)
         x = self.residual1(x.relu()) + x
@@ -128,7 +129,7 @@ class FoldedEnergyNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        x = _whole_quarters(x)
+        x = whole(x, 4)
         x = self.stem(x) + self.stem_skip(avg_pool2d(x, 2))
         x = self.down(self.act(x)) + self.down_skip(avg_pool2d(x, 2))
         x = self.residual1(self.act(x)) + x
@@ -213,12 +214,6 @@ def _initialise(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _whole_quarters(x: Tensor) -> Tensor:
-    """Repeat the last row and column until 4 divides each side, so that no pixel falls out of the two halvings."""
-    bottom, right = -x.shape[-2] % 4, -x.shape[-1] % 4
-    return pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
 
 
 def _energy(head: nn.Linear, features: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:

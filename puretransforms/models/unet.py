@@ -7,9 +7,10 @@ scales, and the network works on differences that vanish where the strength does
 
 import torch
 from torch import nn
-from torch.nn.functional import interpolate, pad, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle
 
 from ..functional.opponent import from_opponent, per_axis
+from ..functional.padding import whole
 from ..functional.shapes import Float, Tensor
 
 STRENGTH_SCALE = 32 / 255  # strengths enter the network in this unit
@@ -75,8 +76,7 @@ class PurifierUNet(nn.Module):
         if min(height, width) < SMALLEST:
             raise ValueError(f"expected images of at least {SMALLEST}x{SMALLEST} pixels, got {height}x{width}.")
         strength = strength.to(x.dtype)
-        whole = _whole(x)
-        y = pixel_unshuffle(whole - 0.5, 2)
+        y = pixel_unshuffle(whole(x, _MULTIPLE) - 0.5, 2)
         maps = (strength / STRENGTH_SCALE)[:, :, None, None].expand(-1, -1, *y.shape[-2:])
         y = self.encoder(self.stem(torch.cat((y, maps), dim=1)))
         deep = self.up(self.middle(self.down(y)))
@@ -97,9 +97,3 @@ def base() -> PurifierUNet:
 
 
 ARCHITECTURES = {"small": small, "base": base}
-
-
-def _whole(x: Tensor) -> Tensor:
-    """Repeat the last row and column until 4 divides each side."""
-    bottom, right = -x.shape[-2] % _MULTIPLE, -x.shape[-1] % _MULTIPLE
-    return pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

@@ -1,7 +1,6 @@
 """The protocol of every poison, and all of its plumbing: types, labels, seeds, budget and the 8-bit grid."""
 
 import inspect
-import operator
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -10,16 +9,16 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from ..data.images import Restore, to_batch
+from ..data.images import Restore, to_batch, unwrap
 from ..data.samples import check_labels, gather
 from ..errors import HardwareError, LabelError, NoImageError, SurrogateError
-from ..functional.checks import choice, whole
+from ..functional.checks import as_int, choice, whole
 from ..functional.checks import seed as checked_seed
 from ..functional.perturbation import QUANTIZE, settle
 from ..functional.random import KeyedNoise, content_ids
-from ..functional.shapes import Bool, Float, Int, Tensor, UInt8
+from ..functional.shapes import Bool, Images, Int, Labels, Tensor, UInt8
 from ..registry import refuse_unknown
-from .progress import OnProgress
+from .progress import OnProgress, Progress
 
 P = TypeVar("P", bound="Poison")
 
@@ -72,7 +71,7 @@ class Poison(v2.Transform):
         self.quantize = choice("quantize", quantize, QUANTIZE)
         self._tables: dict[Any, Any] = {}
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         """Poison a float batch in ``[0, 1]``; row ``i`` may use row ``i`` of ``labels`` and ``noise`` only.
 
         The result may leave ``[0, 1]``: it is clamped and quantised afterwards.
@@ -106,8 +105,14 @@ class Poison(v2.Transform):
             SurrogateError: a surrogate for a poison that uses none, or too many of them.
             HardwareError: a GPU is asked for, and there is none.
         """
-        self._refuse_surrogate(surrogate)
+        progress = Progress(on_progress)
+        self._learn(dataset, surrogate, index, device, progress)
+        progress.end()
         return self
+
+    def _learn(self, dataset: Any, surrogate: Any, index: Any, device: Any, progress: Progress) -> None:
+        """What :meth:`fit` does; ``progress`` is told about the stages and advanced by their loops."""
+        self._refuse_surrogate(surrogate)
 
     def _refuse_surrogate(self, surrogate: Any) -> None:
         if surrogate is not None:
@@ -135,11 +140,11 @@ class Poison(v2.Transform):
         """Is this poison ready for use? One that learns from no dataset always is."""
         return not self.needs_fit
 
-    def relabel(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    def relabel(self, labels: Labels) -> Labels:
         """The labels that poisoned samples carry: the true ones, unless a dirty-label backdoor says otherwise."""
         return labels
 
-    def eligible(self, labels: Int[Tensor, " b"], noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
+    def eligible(self, labels: Labels, noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
         """Which samples this poison can be applied to; the others pass through unchanged.
 
         ``noise`` tells the samples apart, as in :meth:`perturb`; without it the answer is by the labels alone.
@@ -207,14 +212,25 @@ def _pair(sample: Any) -> tuple[Any, Any]:
     )
 
 
+def open_image(image: Any) -> tuple[Tensor, Restore]:
+    """The colour channels ``[C, H, W]`` of one image in their own dtype, and the way back for ``[1, C, H, W]``."""
+    _refuse_palette(image)
+    pixels, rewrap = unwrap(image)
+    return pixels[0], rewrap
+
+
+def _refuse_palette(image: Any) -> None:
+    if isinstance(image, PIL.Image.Image) and image.mode == "P":
+        raise NoImageError(
+            "expected a PIL image of mode RGB, L, RGBA or LA, got mode P, whose palette cannot hold a poison: "
+            'convert it first with image.convert("RGB").'
+        )
+
+
 def open_images(images: Any) -> tuple[Tensor, Restore, torch.Size]:
     """The float batch of ``images``, the way back, and their leading shape."""
+    _refuse_palette(images)
     if isinstance(images, PIL.Image.Image):
-        if images.mode == "P":
-            raise NoImageError(
-                "expected a PIL image of mode RGB, L, RGBA or LA, got mode P, whose palette cannot hold a poison: "
-                'convert it first with image.convert("RGB").'
-            )
         return *to_batch(images), torch.Size()
     if not isinstance(images, Tensor):
         raise NoImageError(
@@ -237,11 +253,8 @@ def integers_for(value: Any, shape: torch.Size, device: torch.device, name: str)
                 "index the class of one-hot labels with .argmax(-1)."
             )
         return value.reshape(-1).to(device, torch.int64)
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
+    number = as_int(value)
+    if number is None:
         raise LabelError(
             f"expected {name} as an int or an integer tensor, got {type(value).__name__}: use torch.as_tensor({name})."
         )

@@ -5,21 +5,17 @@ from copy import deepcopy
 from typing import Any, cast
 
 import numpy as np
-import PIL.Image
 import torch
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
 
-from ..data.images import round_to_uint8
 from ..data.samples import class_names, labels_of, pair_of
 from ..errors import LabelError
 from ..functional.checks import number
 from ..functional.checks import seed as checked_seed
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Bool, Int, Tensor
+from ..functional.shapes import Bool, Int, Labels, Tensor
 from .backdoor.base import Backdoor
-from .base import Poison, open_images
+from .base import Poison, open_image
 from .progress import progress_bar
 
 
@@ -76,14 +72,11 @@ class PoisonedDataset(Dataset):
         self.poison = poison
         self.rate, self.mask, self.cover_mask = self._choose(rate)  # a rate is refused before what may take hours
         if not poison.fitted:
-            self.poison = self._fit(deepcopy(poison), device, progress)
+            with progress_bar(progress) as on_progress:
+                self.poison = deepcopy(poison).fit(_Clean(self), device=device, on_progress=on_progress)
         self.covers = self.poison.covers
         relabelled = self.poison.relabel(self.original_targets)
         self.targets = torch.where(self.mask, relabelled, self.original_targets)
-
-    def _fit(self, poison: Poison, device: torch.device | str | None, progress: bool) -> Poison:
-        with progress_bar(progress) as on_progress:
-            return poison.fit(_Clean(self), device=device, on_progress=on_progress)
 
     def _choose(self, rate: float | None) -> tuple[float, Bool[Tensor, " n"], Bool[Tensor, " n"]]:
         """The rate, the samples to poison, and those that get a decoy."""
@@ -163,7 +156,7 @@ class _Clean(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self._poisoned.clean(index)
-        return colour_of(image), label
+        return open_image(image)[0], label
 
 
 def asr_test_set(dataset: Dataset | Sequence[Any], poison: Backdoor) -> Dataset:
@@ -207,7 +200,7 @@ class _Triggered(Dataset):
 
 
 def poison_images(
-    poison: Poison, images: Sequence[Any], labels: Int[Tensor, " n"], index: Int[Tensor, " n"]
+    poison: Poison, images: Sequence[Any], labels: Labels, index: Int[Tensor, " b"]
 ) -> tuple[list[Any], list[tuple[Tensor, Tensor]]]:
     """Poison single images (PIL or ``[C, H, W]``), of true ``labels``, at ``index`` of their dataset.
 
@@ -215,43 +208,14 @@ def poison_images(
         The images, each of its own type, and the batches ``(clean, poisoned)`` that they went through.
     """
     out, batches = list(images), []
-    colours = [colour_of(image) for image in images]
+    opened = [open_image(image) for image in images]
     groups: dict[Any, list[int]] = {}
-    for place, colour in enumerate(colours):
+    for place, (colour, _) in enumerate(opened):
         groups.setdefault((colour.shape, colour.dtype, colour.device), []).append(place)
     for places in groups.values():
-        clean = torch.stack([colours[place] for place in places])
+        clean = torch.stack([opened[place][0] for place in places])
         poisoned, _ = poison(clean, labels[places], index[places])
         batches.append((clean, poisoned))
         for place, colour in zip(places, poisoned, strict=True):
-            out[place] = with_colour(images[place], colour)
+            out[place] = opened[place][1](colour[None])
     return out, batches
-
-
-def colour_of(image: Any) -> Tensor:
-    """The colour channels ``[C, H, W]`` of an image: uint8 for PIL, as they are for a tensor."""
-    if isinstance(image, tv_tensors.TVTensor):
-        return image.as_subclass(Tensor)
-    if isinstance(image, Tensor):
-        return image
-    if isinstance(image, PIL.Image.Image) and image.mode in ("RGB", "L"):
-        return F.pil_to_tensor(image)
-    return round_to_uint8(open_images(image)[0][0])
-
-
-def with_colour(image: Any, colour: Tensor) -> Any:
-    """An image of the type of ``image``, with its alpha channel if it has one, of the given colour channels."""
-    if isinstance(image, tv_tensors.TVTensor):
-        return tv_tensors.wrap(colour, like=image)
-    if isinstance(image, Tensor):
-        return colour
-    out = to_pil(colour)
-    if image.mode in ("RGBA", "LA"):
-        out.putalpha(image.getchannel("A"))
-    return out
-
-
-def to_pil(colour: Tensor) -> PIL.Image.Image:
-    """``[C, H, W]`` of one or three channels, uint8 or float in ``[0, 1]``, as a PIL image."""
-    pixels = colour if colour.dtype == torch.uint8 else round_to_uint8(colour)
-    return PIL.Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).cpu().numpy())

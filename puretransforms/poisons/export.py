@@ -9,18 +9,20 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import PIL.Image
 import torch
+from torchvision.transforms.v2.functional import to_pil_image
 
+from ..data.images import round_to_uint8
 from ..errors import ManifestMismatchError, SourceError
 from ..functional.perturbation import excess, magnitude, quantize
 from ..functional.shapes import Bool, Int, Tensor
-from .base import open_images
-from .dataset import PoisonedDataset, colour_of, to_pil
+from .base import open_image, open_images
+from .dataset import PoisonedDataset
 
 FORMAT = 1
 RECORD_NAME = "poison.json"
@@ -132,7 +134,9 @@ def _sizes(clean: Tensor, poisoned: Tensor) -> Tensor:
 
 def _save(job: tuple[Any, Path]) -> None:
     image, path = job
-    image = image if isinstance(image, PIL.Image.Image) else to_pil(colour_of(image))
+    if not isinstance(image, PIL.Image.Image):
+        colour = open_image(image)[0]
+        image = to_pil_image(colour if colour.dtype == torch.uint8 else round_to_uint8(colour))
     image.save(path, "PNG", compress_level=1)  # lossless at any level; 1 is the fastest, and no larger on small images
 
 
@@ -157,19 +161,12 @@ def _record(dataset: PoisonedDataset, folders: list[str], files: list[str], size
             "l2_mean": sizes[:, 1].mean().item() if len(sizes) else None,
             "psnr_db": psnr,
         },
-        "versions": {name: _version(name) for name in ("puretransforms", "torch", "torchvision", "numpy", "pillow")},
+        "versions": {name: version(name) for name in ("puretransforms", "torch", "torchvision", "numpy", "pillow")},
         "files": {
             name: {"index": i, "poisoned": poisoned, "cover": cover, "original_label": label}
             for i, (name, poisoned, cover, label) in enumerate(rows)
         },
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

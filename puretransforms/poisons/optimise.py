@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ..errors import LabelError, NoImageError, SurrogateError
-from ..functional.shapes import Float, Int, Tensor, UInt8
+from ..functional.shapes import Float, Images, Int, Labels, Pixels, Tensor
 from ..models.resnet import ResNet18
 from ..train.classifier import _autocast, train_classifier
 from .progress import Progress
@@ -49,7 +49,7 @@ class PGD:
 
     def run(
         self,
-        x: Float[Tensor, "b c h w"],
+        x: Images,
         losses: Sequence[Loss],
         start: Float[Tensor, "b c h w"] | None = None,
         progress: Progress | None = None,
@@ -67,23 +67,23 @@ class PGD:
                 progress.step()
         return delta
 
-    def project(self, x: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def project(self, x: Images, delta: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """``delta`` brought into the ball, and with :attr:`clip` the image into ``[0, 1]``."""
         delta = delta.clamp(-self.epsilon, self.epsilon)
         return (x + delta).clamp(0, 1) - x if self.clip else delta
 
-    def random_start(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    def random_start(self, x: Images, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
         """``clip_eps(N(0, 1) * epsilon)``: a third of the values start on the faces of the ball."""
         normal = torch.randn(x.shape, generator=generator).to(x)
         return self.project(x, normal * self.epsilon)
 
-    def uniform_start(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    def uniform_start(self, x: Images, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
         """Uniform in the ball."""
         uniform = torch.rand(x.shape, generator=generator).to(x)
         return self.project(x, (uniform * 2 - 1) * self.epsilon)
 
 
-def gradient(x: Float[Tensor, "b c h w"], losses: Sequence[Loss]) -> Float[Tensor, "b c h w"]:
+def gradient(x: Images, losses: Sequence[Loss]) -> Float[Tensor, "b c h w"]:
     """Gradient of the mean of ``losses``, summed over images, at ``x``; each image's own, if no loss mixes images."""
     total = torch.zeros_like(x)
     with torch.enable_grad():
@@ -93,16 +93,16 @@ def gradient(x: Float[Tensor, "b c h w"], losses: Sequence[Loss]) -> Float[Tenso
     return total / len(losses)
 
 
-def loss_towards(model: nn.Module, labels: Int[Tensor, " b"], view: View | None = None) -> Loss:
+def loss_towards(model: nn.Module, labels: Labels, view: View | None = None) -> Loss:
     """Cross-entropy ``CE(model(view(x)), labels)`` of each image."""
 
-    def loss(x: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    def loss(x: Images) -> Float[Tensor, " b"]:
         return cross_entropy(logits_of(model, x if view is None else view(x)), labels, reduction="none")
 
     return loss
 
 
-def shifted(labels: Int[Tensor, " b"], shift: int, num_classes: int) -> Int[Tensor, " b"]:
+def shifted(labels: Labels, shift: int, num_classes: int) -> Labels:
     """The target map ``(y + shift) mod K``."""
     return (labels + shift) % num_classes
 
@@ -122,35 +122,10 @@ def new_surrogate(num_classes: int, width: int, seed: int, channels: int = 3) ->
         return ResNet18(num_classes, width=width)
 
 
-def trained_surrogate(
-    images: UInt8[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    *,
-    num_classes: int,
-    width: int,
-    epochs: int,
-    seed: int,
-    batch_size: int = 128,
-    progress: Progress | None = None,
-) -> ResNet18:
-    """A ResNet-18 trained on clean data with crops and flips, as :mod:`puretransforms.train.classifier` does."""
-    return trained_checkpoints(
-        images,
-        labels,
-        1,
-        num_classes=num_classes,
-        width=width,
-        epochs=epochs,
-        seed=seed,
-        batch_size=batch_size,
-        progress=progress,
-    )[0]
-
-
 def trained_checkpoints(
-    images: UInt8[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    count: int,
+    images: Pixels,
+    labels: Labels,
+    count: int = 1,
     *,
     num_classes: int,
     width: int,
@@ -159,7 +134,10 @@ def trained_checkpoints(
     batch_size: int = 128,
     progress: Progress | None = None,
 ) -> list[ResNet18]:
-    """``count`` states of one training, equally spaced over its ``epochs``; the last is the end of it."""
+    """``count`` states of one training of a ResNet-18 on clean data, with crops and flips.
+
+    Equally spaced over its ``epochs``; the last is the end of it.
+    """
     model = new_surrogate(num_classes, width, seed, images.shape[1]).to(images.device)
     kept = {round((place + 1) * epochs / count) for place in range(count)}
     progress = progress or Progress()
@@ -195,16 +173,14 @@ def frozen(*models: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
-def logits_of(model: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+def logits_of(model: nn.Module, x: Images) -> Float[Tensor, "b k"]:
     """float32 logits of float images in ``[0, 1]``; in bfloat16 where the hardware has it."""
     with _autocast(x.device, "auto"):
         logits = model(x.contiguous(memory_format=torch.channels_last))
     return logits.float()
 
 
-def features_of(
-    model: nn.Module, x: Float[Tensor, "b c h w"], layers: Sequence[str] = ()
-) -> list[Float[Tensor, "b _"]]:
+def features_of(model: nn.Module, x: Images, layers: Sequence[str] = ()) -> list[Float[Tensor, "b _"]]:
     """What the modules named ``layers`` put out, and last what the last linear layer is given: float32 ``[B, F]`` each.
 
     Raises:

@@ -16,10 +16,10 @@ from torch import nn
 from ..errors import LabelError, ManifestMismatchError, NotFittedError, SurrogateError
 from ..functional.checks import number
 from ..functional.random import KeyedNoise, content_ids
-from ..functional.shapes import Bool, Float, Int, Tensor, UInt8
+from ..functional.shapes import Bool, Float, Images, Int, Labels, Pixels, Tensor
 from .base import Poison, integers_for
 from .optimise import check_surrogate
-from .progress import OnProgress, Progress
+from .progress import Progress
 
 FORMAT = "1"
 _SLACK = 1e-3  # of an 8-bit level, for an epsilon written in decimals
@@ -31,7 +31,8 @@ S = TypeVar("S", bound="StoredPoison")
 class StoredPoison(Poison):
     """Base of poisons that add a stored perturbation: one for each image, or with ``classwise`` one for each class.
 
-    :meth:`fit` optimises it on the whole clean dataset. Afterwards the poison is a table: an image finds its row by
+    :meth:`fit` optimises it on the whole clean dataset, and leaves a surrogate as it was found, but where a poison says
+    otherwise. Afterwards the poison is a table: an image finds its row by
     ``index``, or without one by its pixels. Rows are whole 8-bit levels inside the budget, so storage as PNG changes
     nothing. A subclass writes :meth:`craft`.
 
@@ -56,9 +57,7 @@ class StoredPoison(Poison):
         levels_of(self.epsilon)
         self._forget()
 
-    def craft(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], surrogate: Any, progress: Progress
-    ) -> Float[Tensor, "m c h w"]:
+    def craft(self, images: Pixels, labels: Labels, surrogate: Any, progress: Progress) -> Float[Tensor, "m c h w"]:
         """The perturbations in pixel units: ``[N, C, H, W]``, or ``[num_classes, C, H, W]`` with ``classwise``.
 
         ``surrogate`` is a network or ``None``; with :attr:`takes_several`, a list of networks or ``None``.
@@ -66,29 +65,13 @@ class StoredPoison(Poison):
         """
         raise NotImplementedError(f"{type(self).__name__} must define craft(images, labels, surrogate, progress).")
 
-    def fit(
-        self: S,
-        dataset: Any,
-        *,
-        surrogate: nn.Module | Sequence[nn.Module] | None = None,
-        index: Int[Tensor, " n"] | None = None,
-        device: torch.device | str | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> S:
-        """Optimise the perturbation on the clean data: see :meth:`puretransforms.poisons.base.Poison.fit`.
-
-        A surrogate is left as it was found (exception: poisons that say so).
-        """
+    def _learn(self, dataset: Any, surrogate: Any, index: Any, device: Any, progress: Progress) -> None:
         images, labels = self._gather(dataset, device)
         places = self._places(index, images)
         networks = self._networks(surrogate, images[:1].float() / 255)
         self._forget()
         given = networks if self.takes_several or networks is None else networks[0]
-        progress = Progress(on_progress)
-        delta = self.craft(images, labels, given, progress)
-        progress.end()
-        self._keep(delta, places, images, labels)
-        return self
+        self._keep(self.craft(images, labels, given, progress), places, images, labels)
 
     def _forget(self) -> None:
         self._delta: Tensor | None = None  # int8 [M, C, H, W], 8-bit levels
@@ -143,12 +126,12 @@ class StoredPoison(Poison):
         """The stored perturbations in pixel units: one row for each fitted image, or for each class."""
         return self._known().float() / 255
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         delta = self._levels(x)
         rows = labels.cpu() if self.classwise else self._rows(noise.keys.cpu(), labels.cpu())
         return x + delta[rows].to(x) / 255
 
-    def _levels(self, x: Float[Tensor, "b c h w"]) -> Tensor:
+    def _levels(self, x: Images) -> Tensor:
         """The table, for images of this shape."""
         delta = self._known()
         if delta.shape[1:] != x.shape[1:]:
@@ -166,7 +149,7 @@ class StoredPoison(Poison):
             )
         return self._delta
 
-    def _rows(self, keys: Int[Tensor, " b"], labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    def _rows(self, keys: Int[Tensor, " b"], labels: Labels) -> Int[Tensor, " b"]:
         """The table row of each image, found by the key of its index or of its pixels."""
         rows, known = self._find(keys)
         if not bool(known.all()):
@@ -188,7 +171,7 @@ class StoredPoison(Poison):
         places = torch.searchsorted(known, keys).clamp_max(len(known) - 1)
         return order[places], known[places] == keys
 
-    def _check_true(self, rows: Int[Tensor, " b"], labels: Int[Tensor, " b"]) -> None:
+    def _check_true(self, rows: Int[Tensor, " b"], labels: Labels) -> None:
         wrong = (self._ids["labels"][rows] != labels).nonzero()[:, 0]
         if len(wrong):
             raise LabelError(

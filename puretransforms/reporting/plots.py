@@ -16,18 +16,7 @@ if TYPE_CHECKING:
 BLUE, GREY = "#4878a8", "#808080"
 _LETTER = 0.09  # inches
 _LONGEST = 36  # letters of a name
-_COLOURS = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#66ccee",
-    "#aa3377",
-    "#bbbbbb",
-    "#000000",
-    "#ee8866",
-    "#44bb99",
-)
+_COLOURS = ("#47a", "#e67", "#283", "#cb4", "#6ce", "#a37", "#bbb", "#000", "#e86", "#4b9")
 
 
 def histogram_svg(counts: Mapping[int, int], step: float, x_label: str, y_label: str = "images", bars: int = 40) -> str:
@@ -36,7 +25,8 @@ def histogram_svg(counts: Mapping[int, int], step: float, x_label: str, y_label:
     Args:
         counts: ``counts[i]`` values lie in ``[i step, (i + 1) step)``; at least one.
         step: in the unit of ``x_label``.
-        x_label, y_label: what the axes show.
+        x_label: what the axis across shows.
+        y_label: what the axis upwards shows.
         bars: neighbouring counts are added up to stay below this number.
 
     Raises:
@@ -69,7 +59,10 @@ def matrix_svg(values: Mapping[tuple[str, str], float], title: str) -> str:
     )
     grid = [[values.get((row, column), float("nan")) for column in columns] for row in rows]
     if values:
-        axes.pcolormesh(grid, cmap=_white_to_green(), vmin=0, vmax=100, edgecolors="white")
+        from matplotlib.colors import LinearSegmentedColormap
+
+        colours = LinearSegmentedColormap.from_list("accuracy", ["#ffffff", "#50af6e"])
+        axes.pcolormesh(grid, cmap=colours, vmin=0, vmax=100, edgecolors="white")
         axes.invert_yaxis()
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
@@ -118,12 +111,6 @@ def _figure(width: float, height: float) -> tuple["Figure", Any]:
         ) from error
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
-
-
-def _white_to_green() -> Any:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("accuracy", ["#ffffff", "#50af6e"])
 
 
 def _grey(axes: Any) -> None:

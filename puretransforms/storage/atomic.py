@@ -55,15 +55,18 @@ def copy_stream(original: Any, target: str) -> tuple[str, bytes]:
     return digest.hexdigest(), head
 
 
-def replace_file(path: str | os.PathLike[str], content: bytes | Callable[[Path], object]) -> None:
+def replace_file(
+    path: str | os.PathLike[str], content: bytes | Callable[[Path], object], scratch: Path | None = None
+) -> None:
     """Write a file whole or not at all, in place of the one that may be there, and bring it to the disk.
 
     Args:
         path: of the file; its folder is there.
-        content: the bytes, or a function that writes them to the path that it is given (which lies beside ``path``).
+        content: the bytes, or a function that writes them to the path that it is given, which lies in ``scratch``.
+        scratch: a folder on the same file system; ``None`` for that of ``path``.
     """
     path = Path(path)
-    temporary = scratch_name(path, path.parent)
+    temporary = scratch_name(path, scratch or path.parent)
     try:
         if isinstance(content, bytes):
             write_file(temporary, content)
@@ -73,13 +76,6 @@ def replace_file(path: str | os.PathLike[str], content: bytes | Callable[[Path],
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def write_durably(path: Path, data: bytes, scratch: Path) -> None:
-    """As :func:`replace_file`, by way of the folder ``scratch``, which is on the same file system."""
-    temporary = scratch_name(path, scratch)
-    write_file(temporary, data)
-    put_durably(temporary, os.fspath(path))
 
 
 def scratch_name(path: Path, scratch: Path) -> str:

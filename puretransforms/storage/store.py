@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from .atomic import flush, write_durably
+from .atomic import flush, replace_file
 from .remote import file_system, is_remote, retried
 
 
@@ -59,7 +59,7 @@ class LocalStore:
 
     def put(self, name: str, data: bytes, scratch: Path) -> None:
         """Write ``data`` durably; ``scratch`` lies on the same file system."""
-        write_durably(Path(self.path(name)), data, scratch)
+        replace_file(self.path(name), data, scratch)
 
     def publish(self, staged: Mapping[str, str]) -> None:
         """Give files, ``{path: name}``, their names, durably; their folders are there."""

@@ -1,6 +1,7 @@
 """What every fit shares: the record of a step, and the checkpoint, a file that says what it is a checkpoint of."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,31 +45,45 @@ def identity(*tensors: Tensor, **settings: object) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(path: Path, state: State, of: str) -> None:
-    """Write ``state`` whole or not at all."""
-    replace_file(path, lambda file: save_file(state, file, metadata={_KEY: of}))
+class Checkpoint:
+    """The file that a fit is written to now and then, and from which the same fit goes on; ``None`` for no file.
 
+    Args:
+        path: of the file.
+        *tensors: the data of the fit.
+        **settings: whatever else decides it.
 
-def load_checkpoint(path: Path, of: str) -> State | None:
-    """The state in ``path``; ``None`` if there is no such file.
+    Attributes:
+        state: that of the last record saved, to go on after it; ``None`` at the beginning.
 
     Raises:
-        ManifestMismatchError: it is of another fit.
+        ManifestMismatchError: the file is of another fit.
         WeightsCorruptedError: it is damaged.
     """
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get(_KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsCorruptedError(
-            f"expected a checkpoint in {path}, got {error}: remove it to start anew."
-        ) from error
-    if found != of:
-        raise ManifestMismatchError(
-            f"expected {path} to be a checkpoint of the same data, labels, schedule, networks and seed, got another "
-            "fit's: name another file, or remove this one to start anew."
-        )
-    return state
+
+    def __init__(self, path: str | Path | None, *tensors: Tensor, **settings: object) -> None:
+        self.path = None if path is None else Path(path)
+        self._of = "" if path is None else identity(*tensors, **settings)
+        self.state = self._load(self.path) if self.path is not None and self.path.exists() else None
+
+    def save(self, state: Callable[[], State]) -> None:
+        """Write ``state()`` whole or not at all."""
+        if self.path is not None:
+            tensors = state()
+            replace_file(self.path, lambda file: save_file(tensors, file, metadata={_KEY: self._of}))
+
+    def _load(self, path: Path) -> State:
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = (file.metadata() or {}).get(_KEY)
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise WeightsCorruptedError(
+                f"expected a checkpoint in {path}, got {error}: remove it to start anew."
+            ) from error
+        if found != self._of:
+            raise ManifestMismatchError(
+                f"expected {path} to be a checkpoint of the same data, labels, schedule, networks and seed, got "
+                "another fit's: name another file, or remove this one to start anew."
+            )
+        return state

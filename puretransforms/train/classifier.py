@@ -11,7 +11,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ..errors import DivergenceError, LabelError, NoImageError
+from ..data.images import check_stored
+from ..data.samples import check_labels
+from ..errors import DivergenceError, LabelError
 from ..functional.augment import random_crop_flip
 from ..functional.devices import working_dtype
 from ..functional.shapes import Float, Int, Tensor
@@ -142,7 +144,7 @@ def predict(
     device: torch.device | str | None = None,
 ) -> Int[Tensor, " n"]:
     """Predicted classes ``[N]`` (int64, on the CPU) of uint8 images ``[N, C, H, W]``, in evaluation mode."""
-    _check_images(images)
+    check_stored(images)
     device = _device_of(model, device)
     was_training = model.training
     model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -188,29 +190,11 @@ def _autocast(device: torch.device, dtype: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype not in (None, torch.float32))
 
 
-def _check_images(images: Tensor) -> None:
-    if images.ndim != 4 or images.dtype != torch.uint8 or len(images) == 0:
-        raise NoImageError(
-            f"expected uint8 images [N, C, H, W], got {images.dtype} {list(images.shape)}: "
-            "store them at 8 bits (images.mul(255).round().to(torch.uint8) for floats in [0, 1])."
-        )
-
-
 def _check_data(model: nn.Module, images: Tensor, labels: Tensor) -> Int[Tensor, " n"]:
     """Labels as int64, once they are known to fit the images and the logits."""
-    _check_images(images)
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise LabelError(
-            f"expected one integer label for each of {len(images)} images, got {labels.dtype} {list(labels.shape)}: "
-            "pass class indices, not one-hot rows or probabilities."
-        )
+    check_stored(images)
     device = next(model.parameters()).device
     with torch.no_grad():
         classes = model.eval()(_to_float(images[:1].to(device))).shape[1]
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise LabelError(
-            f"expected labels from 0 to {classes - 1}, got {low if low < 0 else high}: "
-            "build the model with num_classes for the data, or renumber the labels."
-        )
-    return labels.to(torch.int64)
+    fix = "build the model with num_classes for the data, or renumber the labels"
+    return check_labels(labels, len(images), classes, fix)

@@ -1,6 +1,7 @@
 """Fit D-VAE (Yu et al., ICML 2024, arXiv 2405.01460): the two stages of the paper, as a generator of records."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,18 +33,12 @@ def fit_dvae(
     ``second``, a fresh net, is fitted to the result at the second limit. What lies between is stored at 8 bits, by
     rounding (the authors truncate, which darkens by half a level).
 
-    Args:
-        first: the network of the first stage; its initial weights are the caller's.
-        second: that of the second stage, likewise.
-        images: uint8 ``[N, 3, H, W]``.
-        labels: integers ``[N]``.
-        schedule: of both stages.
-        sample: draw the latent noise where images are purified between the stages, as the authors do, instead of
-            taking the mean of the code.
-        precision: as in :func:`fit_stage`.
-        compiled: as in :func:`fit_stage`.
-        seed: as in :func:`fit_stage`.
-        state: as in :func:`fit_stage`.
+    Takes what :func:`~puretransforms.train.rate.fit_stage` takes, and:
+
+    - ``first``: the network of the first stage; its initial weights are the caller's.
+    - ``second``: that of the second stage, likewise.
+    - ``sample``: draw the latent noise where images are purified between the stages, as the authors do, instead of
+      taking the mean of the code.
 
     Raises:
         NoImageError, LabelError, DivergenceError: as there.
@@ -108,5 +103,4 @@ def _staged(record: FitRecord, stage: int, done: State) -> FitRecord:
         kept = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in done.items()}
         return {**record.state(), **kept, "stage": torch.tensor(stage)}
 
-    fields = {name: value for name, value in vars(record).items() if name not in ("state", "stage", "stages")}
-    return FitRecord(**fields, state=state, stage=stage, stages=2)
+    return replace(record, state=state, stage=stage, stages=2)

@@ -34,25 +34,17 @@ class ScoreRecord:
 
 
 @dataclass(frozen=True)
-class LikelihoodRecord:
+class LikelihoodRecord(ScoreRecord):
     """What one update of :func:`maximum_likelihood` did; the signs of convergence are those of Nijkamp et al. 2020.
 
-    ``energy_difference`` is ``(mean f(data) - mean f(chains)) / temperature``, which is also the loss. It has to swing
-    around 0: lastingly positive, the chains outrun the net; falling without end, the net has split data from chains.
+    ``loss`` is the difference of energies, ``(mean f(data) - mean f(chains)) / temperature``. It has to swing around 0:
+    lastingly positive, the chains outrun the net; falling without end, the net has split data from chains.
     ``drift`` is the mean L2 norm, over images and steps, of what the gradient moves an image in a step, in ``[-1, 1]``
     units; it has to settle (about 0.08 to 0.15 at 32x32). ``lr`` and ``state()`` are as in :class:`ScoreRecord`;
     ``state()["bank"]`` holds the chains.
     """
 
-    step: int  # 1 .. updates
-    energy_difference: float
     drift: float
-    lr: float
-    state: Callable[[], State] = field(repr=False, compare=False)
-
-    @property
-    def loss(self) -> float:
-        return self.energy_difference
 
 
 def denoising_score_matching(
@@ -144,23 +136,12 @@ def maximum_likelihood(
     slot getting a noisy data image instead with probability ``rejuvenation``, so that chains stay in the middle
     run, where purification takes place. The defaults are those of the authors (65,000 updates).
 
-    Args:
-        chain_steps: Langevin steps of the negatives for each update.
-        data_noise: standard deviation of the noise on data, in ``[-1, 1]`` units; 1 to 2 times ``step_size``.
-        bank_size: states kept, at least ``batch_size``.
-        rejuvenation: chance of a visited slot to restart from data.
-        net: as in :func:`denoising_score_matching`.
-        images: as in :func:`denoising_score_matching`.
-        updates: as in :func:`denoising_score_matching`.
-        batch_size: as in :func:`denoising_score_matching`.
-        lr: as in :func:`denoising_score_matching`.
-        schedule: as in :func:`denoising_score_matching`.
-        step_size: as in :func:`denoising_score_matching`.
-        temperature: as in :func:`denoising_score_matching`.
-        augment: as in :func:`denoising_score_matching`.
-        precision: as in :func:`denoising_score_matching`.
-        seed: as in :func:`denoising_score_matching`.
-        state: as in :func:`denoising_score_matching`.
+    Takes what :func:`denoising_score_matching` takes, and:
+
+    - ``chain_steps``: Langevin steps of the negatives for each update.
+    - ``data_noise``: standard deviation of the noise on data, in ``[-1, 1]`` units; 1 to 2 times ``step_size``.
+    - ``bank_size``: states kept, at least ``batch_size``.
+    - ``rejuvenation``: chance of a visited slot to restart from data.
 
     Raises:
         NoImageError, DivergenceError: as there.
@@ -200,4 +181,4 @@ def maximum_likelihood(
         with torch.no_grad():
             restart = (run.uniform(batch_size) < rejuvenation).view(-1, 1, 1, 1)
             bank[slots] = torch.where(restart, noisy_data(batch_size), negatives)
-        yield LikelihoodRecord(run.step, loss, float(drift), run.lr, run.state)
+        yield LikelihoodRecord(run.step, loss, run.lr, run.state, float(drift))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.samples import check_labels
 from ..errors import DivergenceError, LabelError
 from ..functional.rate import Objective, rate_objective
 from ..functional.shapes import Float, Int, Tensor
@@ -231,15 +232,5 @@ def to_unit(images: Tensor) -> Float[Tensor, "b c h w"]:
 def _check_labels(labels: Tensor, count: int, net: nn.Module) -> Int[Tensor, " n"]:
     if not isinstance(net, DVAE):
         raise LabelError("expected no labels for a RateVAE, which has no class table, got some: pass a DVAE.")
-    if labels.shape != (count,) or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise LabelError(
-            f"expected one integer label for each of {count} images, got {labels.dtype} {list(labels.shape)}: "
-            "pass class indices, not one-hot rows or probabilities."
-        )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= net.num_classes:
-        raise LabelError(
-            f"expected labels from 0 to {net.num_classes - 1}, got {low if low < 0 else high}: "
-            "build the net with num_classes for the data, or renumber the labels."
-        )
-    return labels.to(torch.int64)
+    fix = "build the net with num_classes for the data, or renumber the labels"
+    return check_labels(labels, count, net.num_classes, fix)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..errors import DivergenceError, NoImageError
+from ..data.images import check_stored
+from ..errors import DivergenceError
 from ..functional.shapes import Float, Int, Tensor
 
 Schedule = Callable[[float], float]
@@ -51,7 +52,9 @@ class ResumableRun:
         seed: int,
         state: State | None,
     ) -> None:
-        _check(images, batch_size, updates)
+        check_stored(images, channels=3)
+        if batch_size < 1 or updates < 0:
+            raise ValueError(f"expected batch_size >= 1 and updates >= 0, got {batch_size} and {updates}.")
         self.device = next(net.parameters()).device
         self.net = net.requires_grad_(True).to(memory_format=torch.channels_last)
         self.images, self.augment = images.to(self.device), augment
@@ -122,13 +125,3 @@ class ResumableRun:
 
     def permutation(self, count: int) -> Int[Tensor, " n"]:
         return torch.randperm(count, generator=self.generator).to(self.device)
-
-
-def _check(images: Tensor, batch_size: int, updates: int) -> None:
-    if images.ndim != 4 or images.dtype != torch.uint8 or len(images) == 0 or images.shape[1] != 3:
-        raise NoImageError(
-            f"expected uint8 images [N, 3, H, W], got {images.dtype} {list(images.shape)}: "
-            "store them at 8 bits (images.mul(255).round().to(torch.uint8) for floats in [0, 1])."
-        )
-    if batch_size < 1 or updates < 0:
-        raise ValueError(f"expected batch_size >= 1 and updates >= 0, got {batch_size} and {updates}.")

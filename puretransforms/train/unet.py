@@ -16,8 +16,8 @@ favours a gain that is the same everywhere, a linear filter, whose output a clas
 Everything is measured along luma and chroma axes, with a strength for each.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ from ..functional.opponent import from_opponent, per_axis, to_opponent
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Float, Tensor
 from ..models.unet import PurifierUNet
+from .energy import ScoreRecord
 from .resumable import Augment, ResumableRun, Schedule, State, cosine
 
 #: How often each family is drawn for damping, relative to the others. White ones have to be many: a coarse field of the
@@ -54,21 +55,15 @@ _SOFTENING = 5 / 255  # losses are weighted by 1 / (strength + this)
 
 
 @dataclass(frozen=True)
-class PurifierRecord:
-    """What one update of :func:`denoise_and_damp` did.
+class PurifierRecord(ScoreRecord):
+    """What one update of :func:`denoise_and_damp` did; ``state()["average"]`` is for :func:`averaged`.
 
     ``denoised`` is the mean square error of denoising over that of the noise, ``gain`` the projected gain of the
-    corruptions that are damped; both are 1 for the identity and fall from there, at the strengths drawn. ``loss`` and
-    ``lr`` are those of the update; ``state()``, valid until the next record is asked for, is all that a resumed run
-    needs, as a flat dict of tensors: ``net.*`` is the network, ``average`` its moving average (:func:`averaged`).
+    corruptions that are damped; both are 1 for the identity and fall from there, at the strengths drawn.
     """
 
-    step: int  # 1 .. updates
-    loss: float
     denoised: float
     gain: float
-    lr: float
-    state: Callable[[], State] = field(repr=False, compare=False)
 
 
 def denoise_and_damp(
@@ -91,19 +86,12 @@ def denoise_and_damp(
     Strengths are drawn for each image: luma up to 75/255 and chroma up to 100/255, small ones more often, equal in half
     of the images, now and then 0. So are the families of corruption, their budgets and their keys.
 
-    Args:
-        net: its initial weights are the caller's; it stays where it is.
-        images: uint8 ``[N, 3, H, W]``, moved to the device of the net whole.
-        updates: number of Adam steps in all, also of a resumed run.
-        batch_size: images drawn, with replacement, for an update; those that are damped pass the network twice.
-        lr: the rate of an update is ``lr * schedule(fraction of the updates done)``.
-        schedule: see ``lr``.
-        denoising: share of a batch that is denoised; the rest is damped.
-        families: names from :data:`~puretransforms.functional.corruption.FIELDS` and ``CHANGES``, and their weights.
-        decay: of the moving average of the weights, for each update.
-        augment: ``(uint8 batch, CPU generator) -> uint8 batch``.
-        seed: fixes images, strengths and corruptions; the global generators are neither read nor changed.
-        state: of a record of a run with the same arguments, to go on after it: bit-equal to a run without a break.
+    Takes what :func:`~puretransforms.train.energy.denoising_score_matching` takes; images that are damped pass the
+    network twice. And:
+
+    - ``denoising``: share of a batch that is denoised; the rest is damped.
+    - ``families``: names from :data:`~puretransforms.functional.corruption.FIELDS` and ``CHANGES``, and their weights.
+    - ``decay``: of the moving average of the weights, for each update.
 
     Raises:
         NoImageError: ``images`` is not uint8 ``[N, 3, H, W]``.
@@ -155,7 +143,7 @@ def denoise_and_damp(
         value = run.minimise(loss)
         with torch.no_grad():
             run.extra["average"].lerp_(_flat(net), 1 - min(decay, (1 + run.step) / (10 + run.step)))
-        yield PurifierRecord(run.step, value, denoised, gain, run.lr, run.state)
+        yield PurifierRecord(run.step, value, run.lr, run.state, denoised, gain)
 
 
 def draw_strengths(run: ResumableRun, count: int) -> Float[Tensor, "b 2"]:

@@ -18,7 +18,7 @@ from ..errors import CompilationError, LabelError, NoImageError, UntouchedImageW
 from ..functional import checks
 from ..functional.devices import check_not_forked_cuda
 from ..functional.random import KeyedNoise, content_ids
-from ..functional.shapes import Float, Int, Tensor
+from ..functional.shapes import Float, Images, Labels, Tensor
 from ..hub.pretrained import Pretrained
 
 _CACHED_PIXELS = 1 << 17
@@ -62,11 +62,13 @@ class PureTransform(
 
     role: ClassVar[str] = "purifier"
     channels: ClassVar[int | None] = 3  # what purify takes: 3 (grey images are expanded), or None for any number
+    needs_fit: ClassVar[bool] = False  # does it learn from a dataset?
     reads_labels: bool = False  # does purify use the labels of a sample that holds some?
     randomized: bool = True  # does purify use its noise? One that does not draws nothing from the global generator
     graph_refusal: str | None = None  # why no graph can hold this purifier, and what to do instead
     num_classes: int | None = None  # labels lie in 0 .. num_classes - 1, where they are read
     _quantize = staticmethod(round_to_uint8)
+    _gpu_pixels: int | None = None  # in a chunk on a GPU, where the activations of a whole dataset would not fit
 
     def __init__(
         self,
@@ -86,9 +88,7 @@ class PureTransform(
         self.differentiable = checks.flag("differentiable", differentiable)
         self.p = checks.number("p", p, least=0, most=1)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Int[Tensor, " b"] | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Labels | None = None) -> Images:
         """Purify a float batch in ``[0, 1]``; row ``i`` may use row ``i`` of ``noise`` and ``labels`` and nothing else.
 
         ``labels`` are those of the sample where :attr:`reads_labels` is true and it holds some, else ``None``.
@@ -97,8 +97,8 @@ class PureTransform(
 
     @property
     def fitted(self) -> bool:
-        """Is this purifier ready for use? One that learns from no dataset always is."""
-        return True
+        """Is this purifier ready for use: was it fitted, here or before it was saved, or does it need no fit?"""
+        return self._trained or not self.needs_fit
 
     def fit(self, dataset: Any, **options: Any) -> "PureTransform":
         """Learn from a dataset, in place, and return the purifier itself.
@@ -240,18 +240,25 @@ class PureTransform(
         return self._quantize(y) if pixels.dtype == torch.uint8 else y
 
     def _auto_chunk(self, pixels: Tensor) -> int:
-        """Images in a chunk: all of them on a GPU, on a CPU as many as stay in a core's cache."""
-        return len(pixels) if pixels.is_cuda else max(1, _CACHED_PIXELS // pixels[0, 0].numel())
+        """Images in a chunk: on a CPU as many as stay in a core's cache, on a GPU all that fit."""
+        most = self._gpu_pixels if pixels.is_cuda else _CACHED_PIXELS
+        return len(pixels) if most is None else max(1, most // pixels[0, 0].numel())
 
     def _purify_channels(self, x: Tensor, noise: KeyedNoise, labels: Tensor | None = None) -> Tensor:
+        whole = self._with_channels(x)
+        y = self.purify(whole, noise, labels)
+        return y if whole is x else y.mean(1, keepdim=True)
+
+    def _with_channels(self, x: Tensor) -> Tensor:
+        """``x``, or a grey batch expanded to the channels that :meth:`purify` takes."""
         if self.channels in (None, x.shape[1]):
-            return self.purify(x, noise, labels)
+            return x
         if x.shape[1] != 1:
             raise NoImageError(
                 f"{type(self).__name__} expected {self.channels} channels (or 1), got {x.shape[1]}: "
                 "split alpha and other extra channels off first."
             )
-        return self.purify(x.expand(-1, self.channels, -1, -1), noise, labels).mean(1, keepdim=True)
+        return x.expand(-1, self.channels, -1, -1)
 
     def measured(
         self, images: Any, measure: Callable[[Tensor, KeyedNoise, Tensor | None], Tensor], labels: Any = None
@@ -276,14 +283,7 @@ class PureTransform(
         parts = []
         with torch.no_grad():
             for part, noise, some in self._chunks(pixels, KeyedNoise(params["seed"], ids), own):
-                x = to_unit(part)
-                if self.channels is not None and x.shape[1] not in (1, self.channels):
-                    raise NoImageError(
-                        f"{type(self).__name__} expected {self.channels} channels (or 1), got {x.shape[1]}: "
-                        "split alpha and other extra channels off first."
-                    )
-                x = x if self.channels is None else x.expand(-1, self.channels, -1, -1)
-                parts.append(measure(x, noise, some))
+                parts.append(measure(self._with_channels(to_unit(part)), noise, some))
         return torch.cat(parts).to(pixels.device)
 
     def _follow(self, device: torch.device) -> None:

@@ -16,7 +16,7 @@ from ..data.images import round_to_uint8
 from ..errors import NoImageError
 from ..functional import checks
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Tensor
+from ..functional.shapes import Images, Tensor
 from ..registry import register
 from .base import PureTransform
 
@@ -84,9 +84,7 @@ class JPEGCompress(PureTransform):
             None if chroma_quality is None else checks.whole("chroma_quality", chroma_quality, least=1, most=100)
         )
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         if x.shape[1] not in (1, 3):
             raise NoImageError(f"expected 1 or 3 channels, got {x.shape[1]}: split the others off, JPEG has no place.")
         if self.chroma_quality is None:
@@ -113,23 +111,7 @@ class Grayscale(PureTransform):
 
     randomized = False
 
-    def __init__(
-        self,
-        *,
-        seed: int | None = None,
-        device: str | None = None,
-        images: str = "first",
-        chunk_size: int | str = "auto",
-        differentiable: bool = False,
-        p: float = 1.0,
-    ) -> None:
-        super().__init__(
-            seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
-        )
-
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         return F.rgb_to_grayscale(x, num_output_channels=3)
 
 
@@ -161,9 +143,7 @@ class BitDepthReduce(PureTransform):
         )
         self.bits = checks.whole("bits", bits, least=1, most=8)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         return F.posterize(round_to_uint8(x), self.bits).to(x.dtype).div_(255)
 
 
@@ -198,9 +178,7 @@ class GaussianBlur(PureTransform):
         self.kernel_size = checks.whole("kernel_size", kernel_size, least=1, odd=True)
         self.sigma = checks.number("sigma", sigma, above=0, unit="pixels")
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         return F.gaussian_blur(x, [self.kernel_size] * 2, [self.sigma] * 2)
 
 
@@ -233,9 +211,7 @@ class MedianBlur(PureTransform):
         )
         self.kernel_size = checks.whole("kernel_size", kernel_size, least=1, odd=True)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         try:
             from kornia.filters import median_blur
         except ImportError as error:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import NotFittedError
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Tensor
+from ..functional.shapes import Images, Tensor
 from ..registry import create, name_of, register
 from .base import PureTransform
 
@@ -86,9 +86,7 @@ class PurifierChain(PureTransform):
         self.reads_labels = any(one.reads_labels for one in self.purifiers)
         return self
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         for number, one in enumerate(self.purifiers):
             if not one.fitted:
                 raise NotFittedError(f"expected {type(one).__name__} to be fitted: call fit(dataset) first.")

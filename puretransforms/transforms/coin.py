@@ -6,7 +6,7 @@ from ..data.images import round_to_uint8, truncate_to_uint8
 from ..functional import checks
 from ..functional.coin import BOUNDARIES, interpolate_levels_randomly, interpolate_randomly
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Tensor
+from ..functional.shapes import Images, Tensor
 from ..registry import register
 from .base import PureTransform
 
@@ -60,9 +60,7 @@ class COINInterpolate(PureTransform):
     def _quantize(self, x: Tensor) -> Tensor:
         return _QUANTIZE[self.quantize](x)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         return interpolate_randomly(x, noise, self.alpha, self.boundary) if self.alpha else x
 
     def _purify_pixels(self, pixels: Tensor, noise: KeyedNoise, labels: Tensor | None) -> Tensor:

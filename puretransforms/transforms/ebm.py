@@ -13,16 +13,15 @@ from ..functional import checks
 from ..functional.devices import PRECISIONS, working_dtype
 from ..functional.langevin import langevin_chain
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Tensor
+from ..functional.shapes import Float, Images, Tensor
 from ..models.compiled_chain import CompiledChain
 from ..models.energy import PUREGEN_LAYERS, EnergyNet, FoldedEnergyNet, frozen
 from ..registry import register
-from ..train.checkpoint import FitStep, identity, load_checkpoint, save_checkpoint
+from ..train.checkpoint import Checkpoint, FitStep
 from ..train.energy import denoising_score_matching
 from .base import PureTransform
 
 _ARCHITECTURES = {"small": (FoldedEnergyNet, 48), "published": (EnergyNet, 128)}  # class, default width
-_GPU_PIXELS = 1 << 20
 
 
 @register("ebm")
@@ -70,6 +69,8 @@ class EBMPurify(PureTransform):
     (torch.Size([4, 3, 32, 32]), torch.Size([4]))
     """
 
+    needs_fit = True
+    _gpu_pixels = 1 << 20
     graph_refusal = (
         "differentiates its energy inside, which no graph can hold: call it before the compiled part, or pass "
         "compiled=True, which compiles the chain"
@@ -102,8 +103,7 @@ class EBMPurify(PureTransform):
             self._become(weights)
             return
         self.arch = checks.choice("arch", arch or "small", _ARCHITECTURES)
-        network, width = _ARCHITECTURES[self.arch]
-        self.nf = width if nf is None else checks.whole("nf", nf, least=1)
+        self.nf = _ARCHITECTURES[self.arch][1] if nf is None else checks.whole("nf", nf, least=1)
         self.steps = checks.whole("steps", 150 if steps is None else steps, least=0)
         self.step_size = checks.number("step_size", 1.25e-2 if step_size is None else step_size, above=0)
         self.temperature = checks.number("temperature", 1e-4 if temperature is None else temperature, above=0)
@@ -112,14 +112,13 @@ class EBMPurify(PureTransform):
         self.precision = checks.choice("precision", precision, PRECISIONS)
         self.compiled = checks.flag("compiled", compiled)
         self._compiled_chain = CompiledChain()
-        with torch.random.fork_rng(devices=[]):  # an untrained network is always the same one
-            torch.default_generator.manual_seed(0)
-            self.net = network(self.nf).requires_grad_(False).to(memory_format=torch.channels_last)
+        self.net = self._new_net(0).requires_grad_(False)
 
-    @property
-    def fitted(self) -> bool:
-        """Has the energy been trained, here or before it was saved?"""
-        return self._trained
+    def _new_net(self, seed: int) -> EnergyNet | FoldedEnergyNet:
+        """The same untrained network for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return _ARCHITECTURES[self.arch][0](self.nf).to(memory_format=torch.channels_last)
 
     def fit(
         self,
@@ -158,18 +157,13 @@ class EBMPurify(PureTransform):
         """
         pixels = gather(dataset).images
         seed = self.seed or 0 if seed is None else seed
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            net = _ARCHITECTURES[self.arch][0](self.nf)
-        self.net = net.to(device or pixels.device, memory_format=torch.channels_last)
+        self.net = self._new_net(seed).to(device or pixels.device)
         settings: dict[str, Any] = {"updates": updates, "batch_size": batch_size, "lr": lr, "seed": seed}
         settings |= {"step_size": self.step_size, "temperature": self.temperature}
-        file = None if checkpoint is None else Path(checkpoint)
-        of = identity(pixels, **settings, purifier=self._config()) if file else ""
-        state = load_checkpoint(file, of) if file else None
-        for record in denoising_score_matching(self.net, pixels, **settings, state=state):
-            if file and (record.step % save_every == 0 or record.step == updates):
-                save_checkpoint(file, record.state(), of)
+        kept = Checkpoint(checkpoint, pixels, **settings, purifier=self._config())
+        for record in denoising_score_matching(self.net, pixels, **settings, state=kept.state):
+            if record.step % save_every == 0 or record.step == updates:
+                kept.save(record.state)
             if on_record is not None:
                 on_record(FitStep(record.step, updates, images=batch_size, loss=record.loss))
         self._trained = True
@@ -191,9 +185,7 @@ class EBMPurify(PureTransform):
             state_dict[f"{prefix}net.{name.removeprefix(prefix)}"] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         if self.threshold is None:
             return self._run(x, noise)
         suspicious = self._energies(x) >= self.threshold
@@ -201,7 +193,7 @@ class EBMPurify(PureTransform):
             return x
         return x.index_copy(0, suspicious.nonzero()[:, 0], self._run(x[suspicious], noise[suspicious]))
 
-    def _run(self, x: Float[Tensor, "b c h w"], noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
+    def _run(self, x: Images, noise: KeyedNoise) -> Float[Tensor, "b c h w"]:
         dtype = working_dtype(self.precision, x.device)
         net = frozen(self.net, dtype)
         state = _to_signed(x)
@@ -247,10 +239,6 @@ class EBMPurify(PureTransform):
 
     def _energies(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         return frozen(self.net)(_to_signed(x))
-
-    def _auto_chunk(self, pixels: Tensor) -> int:
-        """As the base on a CPU; bounded on a GPU, where the activations of a whole data set would not fit."""
-        return max(1, _GPU_PIXELS // pixels[0, 0].numel()) if pixels.is_cuda else super()._auto_chunk(pixels)
 
 
 def _to_signed(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ..data.samples import check_labels, gather
 from ..errors import NoImageError, NotFittedError
 from ..functional import checks
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Tensor
+from ..functional.shapes import Images, Tensor
 from ..registry import register
 from ..train.checkpoint import FitStep
 from .base import PureTransform
@@ -124,9 +124,7 @@ class OrthogonalProjection(PureTransform):
             self.basis = self.basis.new_empty(stored.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         if not len(self.basis):
             raise NotFittedError("expected a fitted OrthogonalProjection: call fit(dataset) with the training set.")
         flat = x.flatten(1)

@@ -9,10 +9,10 @@ import torch
 from ..data.samples import gather
 from ..functional import checks
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Tensor
+from ..functional.shapes import Images, Tensor
 from ..models.unet import ARCHITECTURES, PurifierUNet
 from ..registry import register
-from ..train.checkpoint import FitStep, identity, load_checkpoint, save_checkpoint
+from ..train.checkpoint import Checkpoint, FitStep
 from ..train.unet import averaged, denoise_and_damp
 from .base import PureTransform
 
@@ -53,6 +53,8 @@ class UNetPurify(PureTransform):
     torch.Size([4, 3, 32, 32])
     """
 
+    needs_fit = True
+
     def __init__(
         self,
         weights: str | Path | None = "unet-small",
@@ -88,11 +90,6 @@ class UNetPurify(PureTransform):
             torch.default_generator.manual_seed(seed)
             net = ARCHITECTURES[self.arch]()
         return net.requires_grad_(False).to(memory_format=torch.channels_last)
-
-    @property
-    def fitted(self) -> bool:
-        """Has the network been trained, here or before it was saved?"""
-        return self._trained
 
     def fit(
         self,
@@ -135,25 +132,21 @@ class UNetPurify(PureTransform):
             net.load_state_dict(self.net.state_dict())
         self.net = net.to(device or pixels.device)
         settings: dict[str, Any] = {"updates": updates, "batch_size": batch_size, "lr": lr, "seed": seed}
-        file = None if checkpoint is None else Path(checkpoint)
-        of = identity(pixels, **settings, purifier=self._config()) if file else ""
-        state = load_checkpoint(file, of) if file else None
+        kept = Checkpoint(checkpoint, pixels, **settings, purifier=self._config())
         record = None
-        for record in denoise_and_damp(net, pixels, **settings, state=state):
-            if file and (record.step % save_every == 0 or record.step == updates):
-                save_checkpoint(file, record.state(), of)
+        for record in denoise_and_damp(net, pixels, **settings, state=kept.state):
+            if record.step % save_every == 0 or record.step == updates:
+                kept.save(record.state)
             if on_record is not None:
                 on_record(FitStep(record.step, updates, images=batch_size, loss=record.loss))
-        final = state if record is None else record.state()
+        final = kept.state if record is None else record.state()
         if final is not None:
             averaged(net, final)
         self._trained = True
         self.zero_grad(set_to_none=True)
         return self.eval().requires_grad_(False)
 
-    def purify(
-        self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         dtype = x.dtype
         strength = torch.tensor([[self.strength, self.chroma]], device=x.device).expand(len(x), 2)
         if self.jitter:

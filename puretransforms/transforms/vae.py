@@ -13,16 +13,15 @@ from ..errors import NotFittedError
 from ..functional import checks
 from ..functional.devices import PRECISIONS, working_dtype
 from ..functional.random import KeyedNoise
-from ..functional.shapes import Float, Int, Tensor
+from ..functional.shapes import Float, Labels, Tensor
 from ..models.dvae import DVAE, RateVAE, frozen
 from ..registry import register
-from ..train.checkpoint import identity, load_checkpoint, save_checkpoint
+from ..train.checkpoint import Checkpoint
 from ..train.dvae import fit_dvae
 from ..train.rate import SCHEDULES, FitRecord, FitSchedule
 from .base import PureTransform
 
 _ARCHITECTURES = {"small": (32, 128), "published": (64, 256)}  # width, latent channels
-_GPU_PIXELS = 1 << 20
 _FROZEN: WeakKeyDictionary[RateVAE, tuple[Any, RateVAE]] = WeakKeyDictionary()
 
 
@@ -74,8 +73,10 @@ class VAEPurify(PureTransform):
     torch.Size([4, 3, 32, 32])
     """
 
+    needs_fit = True
     reads_labels = True
     _refuses_sizes = True  # at 224 pixels the codec for 32 paints checkerboards and shifts colours
+    _gpu_pixels = 1 << 20
 
     def __init__(
         self,
@@ -132,11 +133,6 @@ class VAEPurify(PureTransform):
 
     # --- the fit -----------------------------------------------------------------------------------------------------
 
-    @property
-    def fitted(self) -> bool:
-        """Have the networks been trained, here or before they were saved?"""
-        return self._trained
-
     def fit(
         self,
         dataset: Any,
@@ -186,8 +182,7 @@ class VAEPurify(PureTransform):
         self.size = max(pixels.shape[-2:])
         self._build(seed, plan.table_std)
         self.to(device or pixels.device)
-        file = None if checkpoint is None else Path(checkpoint)
-        of = identity(pixels, labels, schedule=plan, seed=seed, purifier=self._config()) if file else ""
+        kept = Checkpoint(checkpoint, pixels, labels, schedule=plan, seed=seed, purifier=self._config())
         records = fit_dvae(
             self.first,
             self.net,  # type: ignore[arg-type]  # a DVAE: it has classes
@@ -198,11 +193,11 @@ class VAEPurify(PureTransform):
             precision=self._fit_dtype(plan),
             compiled=compiled,
             seed=seed,
-            state=load_checkpoint(file, of) if file else None,
+            state=kept.state,
         )
         for record in records:
-            if file and (record.step % save_every == 0 or record.step == record.updates):
-                save_checkpoint(file, record.state(), of)
+            if record.step % save_every == 0 or record.step == record.updates:
+                kept.save(record.state)
             if on_record is not None:
                 on_record(record)
         self._trained = True
@@ -218,7 +213,7 @@ class VAEPurify(PureTransform):
     # --- purification ------------------------------------------------------------------------------------------------
 
     def purify(
-        self, x: Float[Tensor, "b 3 h w"], noise: KeyedNoise, labels: Int[Tensor, " b"] | None = None
+        self, x: Float[Tensor, "b 3 h w"], noise: KeyedNoise, labels: Labels | None = None
     ) -> Float[Tensor, "b 3 h w"]:
         if labels is not None:
             *_, x = self._subtract(x, labels, noise)
@@ -277,10 +272,6 @@ class VAEPurify(PureTransform):
         if net not in _FROZEN or _FROZEN[net][0] != now:
             _FROZEN[net] = now, frozen(net, dtype)
         return _FROZEN[net][1]
-
-    def _auto_chunk(self, pixels: Tensor) -> int:
-        """As the base on a CPU; bounded on a GPU, where the activations of a whole data set would not fit."""
-        return max(1, _GPU_PIXELS // pixels[0, 0].numel()) if pixels.is_cuda else super()._auto_chunk(pixels)
 
 
 def _schedule(given: str | FitSchedule | dict) -> FitSchedule:

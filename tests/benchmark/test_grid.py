@@ -168,7 +168,7 @@ def test_the_command_of_a_case_runs_that_case_again(tmp_path: Path) -> None:
 def test_progress_at_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(grid.time, "monotonic", lambda: now[0])
-    progress = Progress(CASES, CASES[:2], epochs=4)
+    progress = Progress(len(CASES), 2, epochs=4)
     said: list[str] = []
     progress.begin(CASES[2])
     tell = progress.teller(lambda state: said.append(str(state)))
@@ -177,7 +177,7 @@ def test_progress_at_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress.seconds_left == pytest.approx(30 * 4 * 9.75)
     assert said == ["case 3 of 12, clean / mixup, seed 0: epoch 1 of 4, 50.0%, about 20 min to go"]
     now[0] = 200.0
-    progress.end(CASES[2])
+    progress.end()
     assert progress.seconds_left == pytest.approx(100 * 9) and progress.rest() == " (3 of 12, about 15 min to go)"
     assert str(progress) == "3 of 12 cases" and progress.left == 9
 

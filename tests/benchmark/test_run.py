@@ -11,7 +11,7 @@ from puretransforms.benchmark import run
 from puretransforms.benchmark.attacks import find_attack
 from puretransforms.benchmark.cases import Case
 from puretransforms.benchmark.defences import TRAINING
-from puretransforms.benchmark.run import Bench
+from puretransforms.benchmark.run import Bench, run_case
 from puretransforms.data.samples import LabelledImages
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.availability.lsp import LSP
@@ -207,3 +207,29 @@ def test_fidelity_is_of_poisoned_samples_alone(bench: Bench) -> None:
 def test_the_number_of_classes_is_that_of_the_data(bench: Bench) -> None:
     assert bench.num_classes == 3 and len(bench.fingerprint) == 16
     assert run.Bench(colours(48, 0), colours(30, 2)).fingerprint != bench.fingerprint
+
+
+SMALL = ClassifierSetting("tiny", width=4, epochs=3, network=SmallConvNet, batch_size=16)
+
+
+def test_a_case_is_the_training_run_tested_after_each_epoch() -> None:
+    train, test = colours(48, 0), colours(30, 1)
+    found = run_case(train, test, SMALL, seed=2, num_classes=3)
+    model, records = SMALL.train(train.images, train.targets, num_classes=3, seed=2)
+    expected = [(evaluate(model, test.images, test.targets), record.accuracy) for record in records]
+    assert found.test == [accuracy for accuracy, _ in expected]
+    assert found.train == expected[-1][1]
+    assert found.seconds > 0
+
+
+def test_the_transform_reaches_training_and_not_the_test() -> None:
+    train, test = colours(48, 0), colours(30, 1)
+    seen = []
+
+    def blank(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return torch.zeros_like(x)
+
+    found = run_case(train, test, SMALL, seed=0, num_classes=3, transform=blank)
+    assert seen == [16] * 9
+    assert found.test[-1] < 0.7 < run_case(train, test, SMALL, seed=0, num_classes=3).test[-1]

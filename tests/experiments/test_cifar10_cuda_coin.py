@@ -9,8 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from puretransforms.benchmark.folder import load_image_folder
-from puretransforms.data.samples import LabelledImages
+from puretransforms.data.samples import LabelledImages, gather
 from puretransforms.models.resnet import SmallConvNet
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.dataset import PoisonedDataset
@@ -82,8 +81,8 @@ def test_a_case_is_the_setting_on_its_own_folder(
 ) -> None:
     run(script, monkeypatch, *arguments, "--seeds", "3", "--cases", case)
     (line,) = lines(tmp_path)
-    train = load_image_folder(tmp_path / ("poisoned" if case == "online" else case))
-    test = load_image_folder(tmp_path / "test")
+    train = gather(str(tmp_path / ("poisoned" if case == "online" else case)))
+    test = gather(str(tmp_path / "test"))
     transform = COINInterpolate() if case == "online" else None
     model, records = TINY.train(train.images, train.targets, seed=3, transform=transform)
     expected = [

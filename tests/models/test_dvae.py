@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from puretransforms.errors import NoImageError
+from puretransforms.functional.padding import whole
 from puretransforms.functional.rate import sample_latent
 from puretransforms.models.dvae import DVAE, Decoder, RateVAE, frozen
 
@@ -172,9 +173,9 @@ def test_odd_sizes_are_extended_and_cropped(shape, size):
         out = net(x)
         assert out.reconstruction.shape == x.shape == net.reconstruct(x).shape
         assert out.mu.shape[1:] == net.latent_shape(*shape)
-        whole = net.whole(x)
-        assert torch.allclose(net(whole).reconstruction[..., : shape[0], : shape[1]], out.reconstruction, atol=1e-6)
-        assert torch.equal(whole[..., : shape[0], : shape[1]], x)
+        extended = whole(x, net.stride)
+        assert torch.allclose(net(extended).reconstruction[..., : shape[0], : shape[1]], out.reconstruction, atol=1e-6)
+        assert torch.equal(extended[..., : shape[0], : shape[1]], x)
 
 
 @pytest.mark.parametrize("size", [32, 224])

@@ -19,8 +19,8 @@ def test_files_are_whole(tmp_path):
 
 
 def test_writing_durably_replaces_the_whole_file_and_leaves_no_other(tmp_path):
-    atomic.write_durably(tmp_path / "a", b"1", tmp_path)
-    atomic.write_durably(tmp_path / "a", b"22", tmp_path)
+    atomic.replace_file(tmp_path / "a", b"1", tmp_path)
+    atomic.replace_file(tmp_path / "a", b"22", tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"22"}
 
 

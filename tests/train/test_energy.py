@@ -79,8 +79,8 @@ def test_maximum_likelihood_lowers_the_energy_of_data(waves):
         )
     )
     assert torch.equal(torch.get_rng_state(), global_state)
-    assert sum(r.energy_difference for r in records[-5:]) < sum(r.energy_difference for r in records[:5])
-    assert all(r.drift > 0 and r.loss == r.energy_difference for r in records)
+    assert sum(r.loss for r in records[-5:]) < sum(r.loss for r in records[:5])
+    assert all(r.drift > 0 for r in records)
     states = records[-1].state()["bank"]
     assert states.shape == (64, 3, 16, 16) and states.dtype == torch.float32
     x = waves[:64] / 127.5 - 1
@@ -99,7 +99,7 @@ def test_the_bank_starts_as_data_and_keeps_chains_or_restarts(waves):
     (record,) = maximum_likelihood(net(EnergyNet), one, chain_steps=1, rejuvenation=1.0, **settings)
     assert torch.equal(record.state()["bank"], x.expand(4, -1, -1, -1))
     (record,) = maximum_likelihood(net(EnergyNet), one, chain_steps=0, **settings)
-    assert record.energy_difference == pytest.approx(0, abs=1e-2) and record.drift == 0
+    assert record.loss == pytest.approx(0, abs=1e-2) and record.drift == 0
     noisy = settings | {"data_noise": 0.1, "batch_size": 1, "bank_size": 200}
     (record,) = maximum_likelihood(net(EnergyNet), one, chain_steps=0, **noisy)
     assert (record.state()["bank"] - x).std() == pytest.approx(0.1, rel=0.02)

@@ -291,7 +291,7 @@ def test_data_that_cannot_be_fitted_is_refused():
         fit([], schedule=TINY)
     with pytest.raises(LabelError, match="integer"):
         fit((pixels(24), torch.rand(24)), schedule=TINY)
-    with pytest.raises(LabelError, match="one label for each of 24 images, got 23"):
+    with pytest.raises(LabelError, match="one integer label for each of 24 images, got 23"):
         fit((pixels(24), LABELS[:23]), schedule=TINY)
     with pytest.raises(ValueError, match="schedule to be one of published, short"):
         fit((pixels(24), LABELS), schedule="long")

@@ -102,7 +102,7 @@ class HuggingFaceDataset(Source):
 
 
 def _entry(row: int, image: Any, label: str) -> Entry:
-    path, size, reason = f"{row:08d}", 0, ""
+    path = f"{row:08d}"
     if image is None or (image["bytes"] is None and image["path"] is None):
         return Entry(path, "other", 0, "the row has no image", label, (row,))
     if image["bytes"] is not None:
@@ -114,7 +114,7 @@ def _entry(row: int, image: Any, label: str) -> Entry:
             f"expected the image of row {row} in the dataset or in a local file, got {image['path']!r}: store the "
             "images first, for example with dataset.map or load_dataset."
         )
-    return Entry(path, "image", size, reason, label, (row,))
+    return Entry(path, "image", size, "", label, (row,))
 
 
 def _fingerprint(table: Any, features: Any) -> str:

@@ -54,7 +54,7 @@ class ImageDataset(Source):
         self.files = _files(self.dataset)
         self.base = os.path.realpath(os.path.commonpath(map(os.path.dirname, self.files))) if self.files else ""
         self.targets = _targets(self.dataset)
-        self.classes = _classes(self.dataset)
+        self.classes = known_classes(self.dataset)
         self.fingerprint = _fingerprint(self.dataset, self.targets, listed=bool(self.files))
         folders = _folder_names(self.classes, self.targets)
         self.folders = sorted(set(folders.values()))
@@ -98,7 +98,7 @@ class PurifiedDataset(Dataset):
         self.dataset = dataset
         self.kept = list(kept)
         self.images = list(images)
-        self.classes = _classes(dataset)
+        self.classes = known_classes(dataset)
         known = _targets(without_transforms(dataset))
         self.targets = [known[i] for i in self.kept] if known else None
 
@@ -180,7 +180,8 @@ def _targets(dataset: Any) -> list[int]:
     return found if len(found) == len(dataset) and all(type(target) is int for target in found) else []
 
 
-def _classes(dataset: Any) -> list[str]:
+def known_classes(dataset: Any) -> list[str]:
+    """The names of the classes in label order; nothing where the dataset knows none."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     found = getattr(dataset, "classes", None) or []

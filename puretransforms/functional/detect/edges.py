@@ -11,19 +11,12 @@ EDGES = ("top", "bottom", "left", "right")
 _DARK = 1 / 255
 
 
-def edge_sums(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 12"]:
-    """Sums of pixel values along the four outermost edges of each channel: the published features.
-
-    ``x`` in ``[0, 1]``; columns are (top, bottom, left, right) of red, then of green, then of blue.
-    """
-    return torch.stack([x[:, :, 0].sum(-1), x[:, :, -1].sum(-1), x[..., 0].sum(-1), x[..., -1].sum(-1)], -1).flatten(1)
-
-
 def ring_log_ratios(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 12"]:
-    """``log`` of the mean of each edge over the mean of the line inside it; same order as :func:`edge_sums`.
+    """``log`` of the mean of each edge over the mean of the line inside it.
 
-    Near 0 and symmetric about it on photographs, whatever they show, so it separates better than the sums. Sides of at
-    least 2 pixels. A black edge (mean below 4/255: a frame, a drawing on black ground) says nothing and gets 0.
+    Columns are (top, bottom, left, right) of red, then of green, then of blue. Near 0 and symmetric about it on
+    photographs, whatever they show, so it separates better than the published sums along the edges. Sides of at least 2
+    pixels. A black edge (mean below 4/255: a frame, a drawing on black ground) says nothing and gets 0.
     """
     outer = torch.stack([x[:, :, 0].mean(-1), x[:, :, -1].mean(-1), x[..., 0].mean(-1), x[..., -1].mean(-1)], -1)
     inner = torch.stack([x[:, :, 1].mean(-1), x[:, :, -2].mean(-1), x[..., 1].mean(-1), x[..., -2].mean(-1)], -1)

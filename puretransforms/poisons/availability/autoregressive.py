@@ -17,7 +17,7 @@ from ...errors import NoImageError
 from ...functional.checks import number
 from ...functional.perturbation import rescale
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor
+from ...functional.shapes import Float, Images, Labels, Tensor
 from ...registry import register
 from ..base import Poison
 
@@ -80,7 +80,7 @@ class AR(Poison):
             )
         return own
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         _, channels, height, width = x.shape
         coefficients = self._table(self.class_coefficients, x)[labels]
         frame = noise.normal(0, channels, frame_size(height, width)).to(x.dtype)

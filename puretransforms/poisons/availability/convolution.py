@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from ...functional.checks import number, whole
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor
+from ...functional.shapes import Float, Images, Labels, Tensor
 from ...registry import register
 from ..base import Poison
 
@@ -42,40 +42,26 @@ class CUDA(Poison):
         self.kernel_size = whole("kernel_size", kernel_size, least=1, odd=True)
         self.p_b = number("p_b", p_b, least=0, most=1)
 
-    def kernels(self) -> Float[Tensor, "k kh kw"]:
-        """The kernels of all classes, ``[num_classes, kernel_size, kernel_size]`` float64."""
+    def kernels(self, *image_shape: int) -> Float[Tensor, "k kh kw"]:
+        """The kernels of all classes, ``[num_classes, kernel_size, kernel_size]`` float64, at every image size."""
         stream = np.random.RandomState(self.seed)
         k = self.kernel_size
         out = torch.empty(self.num_classes, k, k, dtype=torch.float64)
         for kernel in out:
-            kernel.copy_(
-                torch.from_numpy(stream.uniform(0, self.p_b, (3, 1, k, k))[0, 0])
-            )  # two of three are discarded
+            drawn = stream.uniform(0, self.p_b, (3, 1, k, k))  # two of three are discarded
+            kernel.copy_(torch.from_numpy(drawn[0, 0]))
             row, column = stream.randint(k), stream.randint(k)
             kernel[row, column] = 1
         return out
 
-    def _kernel_table(self, *image_shape: int) -> Tensor:
-        return self.kernels()
-
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
-        z = correlate(x, self._table(self._kernel_table, x)[labels])
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
+        z = correlate(x, self._table(self.kernels, x)[labels])
         brightest = z.flatten(1).amax(1)[:, None, None, None]
         return z / torch.where(brightest > 0, brightest, 1)
 
 
-class _LineBlur(CUDA):
-    def _line(self) -> Float[Tensor, "k n"]:
-        stream = np.random.RandomState(self.seed)
-        out = torch.empty(self.num_classes, self.kernel_size, dtype=torch.float64)
-        for line in out:
-            line.copy_(torch.from_numpy(stream.uniform(0, self.p_b, self.kernel_size)))
-            line[stream.randint(self.kernel_size)] = 1
-        return out
-
-
 @register("vuda")
-class VUDA(_LineBlur):
+class VUDA(CUDA):
     """CUDA with a vertical line filter ``[kernel_size, 1]``: each class blurs along the columns in its own way.
 
     Named in Li et al. (AAAI 2025, arXiv 2311.18403), whose generator is not published: this definition is reconstructed
@@ -83,13 +69,18 @@ class VUDA(_LineBlur):
     Arguments as :class:`CUDA`.
     """
 
-    def kernels(self) -> Float[Tensor, "k kh kw"]:
+    def kernels(self, *image_shape: int) -> Float[Tensor, "k kh kw"]:
         """The kernels of all classes, ``[num_classes, kernel_size, 1]`` float64."""
-        return self._line()[:, :, None]
+        stream = np.random.RandomState(self.seed)
+        out = torch.empty(self.num_classes, self.kernel_size, 1, dtype=torch.float64)
+        for line in out[..., 0]:
+            line.copy_(torch.from_numpy(stream.uniform(0, self.p_b, self.kernel_size)))
+            line[stream.randint(self.kernel_size)] = 1
+        return out
 
 
 @register("huda")
-class HUDA(_LineBlur):
+class HUDA(VUDA):
     """CUDA with a horizontal line filter ``[1, kernel_size]``: each class blurs along the rows in its own way.
 
     Named in Li et al. (AAAI 2025, arXiv 2311.18403), whose generator is not published: this definition is reconstructed
@@ -97,12 +88,12 @@ class HUDA(_LineBlur):
     Arguments as :class:`CUDA`.
     """
 
-    def kernels(self) -> Float[Tensor, "k kh kw"]:
+    def kernels(self, *image_shape: int) -> Float[Tensor, "k kh kw"]:
         """The kernels of all classes, ``[num_classes, 1, kernel_size]`` float64."""
-        return self._line()[:, None, :]
+        return super().kernels().transpose(1, 2)
 
 
-def correlate(x: Float[Tensor, "b c h w"], kernels: Float[Tensor, "b kh kw"]) -> Float[Tensor, "b c h w"]:
+def correlate(x: Images, kernels: Float[Tensor, "b kh kw"]) -> Images:
     """Cross-correlate each image with its own odd-sided kernel, all channels alike, zero padding, same size.
 
     Taps are added in one fixed order with separate products and sums, so a pixel's value depends on its neighbourhood

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ...functional.checks import flag, number, whole
-from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...functional.shapes import Float, Int, Labels, Pixels, Tensor
 from ...registry import register
 from ..optimise import PGD, endless_batches, frozen, logits_of, loss_towards, new_surrogate
 from ..progress import Progress
@@ -23,24 +23,45 @@ APBENCH = {"pgd_steps": 5, "step": 8 / 255 / 5}
 _BATCH = 500  # of a sweep
 
 
-class _EM(StoredPoison):
-    """Both kinds: the alternation. A subclass says how the noise moves, and which noise an image wears."""
+@register("em_samplewise")
+class EMSamplewise(StoredPoison):
+    """An error-minimising noise image for each image.
+
+    Each round: ``train_steps`` SGD steps of the surrogate (0.1, momentum 0.9, weight decay 5e-4, gradient clipped to 5)
+    on images wearing the noise, then one sweep over the images in which each takes ``pgd_steps`` sign steps from its
+    noise. The defaults are the authors' (20 steps of 0.8/255, stop at 99 %); ``EMSamplewise(**APBENCH)`` is the
+    five-step variant. Cost: each round is ``pgd_steps`` passes over the dataset, and ten to twenty rounds are usual, so
+    this is work for a GPU beyond some thousand images.
+
+    A ``surrogate`` given to ``fit`` is trained further: pass an untrained one, as in the paper.
+
+    Args:
+        epsilon, step: the ball and the length of a step, in pixel units; the paper's are 8/255 and a tenth of it.
+        pgd_steps, train_steps: of one round, see above.
+        stop_accuracy: end once the surrogate is this good on the perturbed images; ``max_rounds`` ends it anyway, and
+            ``history`` tells the accuracies reached.
+        one_sided: use the positive half of the noise only, as the authors' stored results do; many later papers use
+            both halves, which is another poison.
+        width: of the library's ResNet-18 surrogate (64 in the paper).
+        batch_size: of the surrogate's training.
+        num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`; ``seed`` fixes the surrogate.
+    """
 
     def __init__(
         self,
         *,
-        epsilon: float,
-        step: float,
-        pgd_steps: int,
-        train_steps: int,
-        stop_accuracy: float,
-        max_rounds: int,
-        one_sided: bool,
-        width: int,
-        batch_size: int,
-        num_classes: int,
-        seed: int,
-        quantize: str | None,
+        epsilon: float = 8 / 255,
+        step: float = 0.8 / 255,
+        pgd_steps: int = 20,
+        train_steps: int = 10,
+        stop_accuracy: float = 0.99,
+        max_rounds: int = 30,
+        one_sided: bool = False,
+        width: int = 16,
+        batch_size: int = 128,
+        num_classes: int = 10,
+        seed: int = 0,
+        quantize: str | None = "round",
     ) -> None:
         super().__init__(epsilon=epsilon, num_classes=num_classes, seed=seed, quantize=quantize)
         self.step = number("step", step, above=0)
@@ -54,11 +75,7 @@ class _EM(StoredPoison):
         self.history: list[float] = []  # accuracy of the surrogate on the perturbed images after each round
 
     def craft(
-        self,
-        images: UInt8[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
-        surrogate: nn.Module | None,
-        progress: Progress,
+        self, images: Pixels, labels: Labels, surrogate: nn.Module | None, progress: Progress
     ) -> Float[Tensor, "m c h w"]:
         if surrogate is None:
             surrogate = new_surrogate(self.num_classes, self.width, self.seed, images.shape[1]).to(images.device)
@@ -96,18 +113,14 @@ class _EM(StoredPoison):
         return torch.arange(count)
 
     def _sweep(
-        self,
-        surrogate: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        delta: Tensor,
-        swept: Tensor,
-        progress: Progress,
+        self, surrogate: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, swept: Tensor, progress: Progress
     ) -> Tensor:
         """The noise after one sweep over the images ``swept``."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define _sweep(surrogate, images, labels, delta, swept, progress)."
-        )
+        walk = PGD(self.epsilon, self.step, self.pgd_steps)
+        for part in swept.split(_BATCH):
+            x = images[part].float() / 255
+            delta[part] = walk.run(x, [loss_towards(surrogate, labels[part])], delta[part], progress)
+        return delta
 
     def _shown(self, delta: Tensor) -> Tensor:
         """The part of the noise that images wear: all of it, or what one-sided storage keeps."""
@@ -126,24 +139,16 @@ class _EM(StoredPoison):
 
 
 @register("em_classwise")
-class EMClasswise(_EM):
+class EMClasswise(EMSamplewise):
     """One error-minimising noise image per class.
 
-    Each round: ``train_steps`` SGD steps of the surrogate (0.1, momentum 0.9, weight decay 5e-4, gradient clipped to 5)
-    on images wearing the noise, then one sweep over a random share ``subset`` of the images in which each takes
-    ``pgd_steps`` sign steps from its class's noise; the new noise of a class is the mean over its images.
-
-    A ``surrogate`` given to ``fit`` is trained further: pass an untrained one, as in the paper.
+    As :class:`EMSamplewise`, but each round sweeps over a random share ``subset`` of the images, and the new noise of a
+    class is the mean over its images. The surrogate shall reach 90 % here.
 
     Args:
-        epsilon, step: the ball and the length of a step, in pixel units; the paper's are 8/255 and a tenth of it.
-        pgd_steps, train_steps, subset: of one round, see above.
-        stop_accuracy: end once the surrogate is this good on the perturbed images; ``max_rounds`` ends it anyway, and
-            ``history`` tells the accuracies reached.
-        one_sided: use the positive half of the noise only, as the authors' stored results do; many later papers use
-            both halves, which is another poison.
-        width: of the library's ResNet-18 surrogate (64 in the paper).
-        batch_size: of the surrogate's training.
+        subset: of the images that move the noise in one round, 0 to 1.
+        epsilon, step, pgd_steps, train_steps, stop_accuracy, max_rounds, one_sided, width, batch_size: see
+            :class:`EMSamplewise`.
         num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`; ``seed`` fixes the surrogate.
     """
 
@@ -189,13 +194,7 @@ class EMClasswise(_EM):
         return torch.randperm(count, generator=generator)[: self._swept_count(count)]
 
     def _sweep(
-        self,
-        surrogate: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        delta: Tensor,
-        swept: Tensor,
-        progress: Progress,
+        self, surrogate: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, swept: Tensor, progress: Progress
     ) -> Tensor:
         walk = PGD(self.epsilon, self.step, self.pgd_steps, clip=False)
         total, count = torch.zeros_like(delta), delta.new_zeros(len(delta))
@@ -206,62 +205,3 @@ class EMClasswise(_EM):
             count.index_add_(0, y, torch.ones_like(y, dtype=count.dtype))
         mean = total / count.clamp_min(1)[:, None, None, None]
         return torch.where(count[:, None, None, None] > 0, mean, delta)
-
-
-@register("em_samplewise")
-class EMSamplewise(_EM):
-    """An error-minimising noise image for each image.
-
-    As :class:`EMClasswise`, but every image of the dataset takes ``pgd_steps`` steps in each round from its own noise.
-    The defaults are the authors' (20 steps of 0.8/255, stop at 99 %); ``EMSamplewise(**APBENCH)`` is the five-step
-    variant. Cost: each round is ``pgd_steps`` passes over the dataset, and ten to twenty rounds are usual, so this is
-    work for a GPU beyond some thousand images.
-
-    Args: those of :class:`EMClasswise`, without ``subset``.
-    """
-
-    def __init__(
-        self,
-        *,
-        epsilon: float = 8 / 255,
-        step: float = 0.8 / 255,
-        pgd_steps: int = 20,
-        train_steps: int = 10,
-        stop_accuracy: float = 0.99,
-        max_rounds: int = 30,
-        one_sided: bool = False,
-        width: int = 16,
-        batch_size: int = 128,
-        num_classes: int = 10,
-        seed: int = 0,
-        quantize: str | None = "round",
-    ) -> None:
-        super().__init__(
-            epsilon=epsilon,
-            step=step,
-            pgd_steps=pgd_steps,
-            train_steps=train_steps,
-            stop_accuracy=stop_accuracy,
-            max_rounds=max_rounds,
-            one_sided=one_sided,
-            width=width,
-            batch_size=batch_size,
-            num_classes=num_classes,
-            seed=seed,
-            quantize=quantize,
-        )
-
-    def _sweep(
-        self,
-        surrogate: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        delta: Tensor,
-        swept: Tensor,
-        progress: Progress,
-    ) -> Tensor:
-        walk = PGD(self.epsilon, self.step, self.pgd_steps)
-        for part in swept.split(_BATCH):
-            x = images[part].float() / 255
-            delta[part] = walk.run(x, [loss_towards(surrogate, labels[part])], delta[part], progress)
-        return delta

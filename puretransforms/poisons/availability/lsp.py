@@ -11,7 +11,7 @@ import torch
 from ...functional.checks import number, whole
 from ...functional.perturbation import rescale
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor
+from ...functional.shapes import Float, Images, Labels, Tensor
 from ...registry import register
 from ..base import Poison
 
@@ -68,7 +68,7 @@ class LSP(Poison):
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         return -(-height // self.patch_size), -(-width // self.patch_size)
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         batch, channels, height, width = x.shape
         rows, columns = self._grid(height, width)
         maps = self._table(self.feature_maps, x, torch.float64)

@@ -10,7 +10,7 @@ import torch
 from ...functional.checks import choice, number
 from ...functional.perturbation import rescale
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor
+from ...functional.shapes import Float, Images, Labels, Tensor
 from ...registry import register
 from ..base import Poison
 
@@ -20,7 +20,15 @@ KINDS = ("sign", "uniform", "l2")
 class _Noise(Poison):
     epsilon: float
 
-    def __init__(self, *, epsilon: float, kind: str, num_classes: int, seed: int, quantize: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        epsilon: float = 8 / 255,
+        kind: str = "sign",
+        num_classes: int = 10,
+        seed: int = 0,
+        quantize: str | None = "round",
+    ) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
         self.epsilon = number("epsilon", epsilon, above=0)
         self.kind = choice("kind", kind, KINDS)
@@ -38,17 +46,6 @@ class ClasswiseNoise(_Noise):
         num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`.
     """
 
-    def __init__(
-        self,
-        *,
-        epsilon: float = 8 / 255,
-        kind: str = "sign",
-        num_classes: int = 10,
-        seed: int = 0,
-        quantize: str | None = "round",
-    ) -> None:
-        super().__init__(epsilon=epsilon, kind=kind, num_classes=num_classes, seed=seed, quantize=quantize)
-
     def fields(self, channels: int, height: int, width: int) -> Float[Tensor, "k c h w"]:
         """The perturbation of every class, ``[num_classes, C, H, W]`` float64."""
         stream = np.random.RandomState(self.seed)
@@ -58,7 +55,7 @@ class ClasswiseNoise(_Noise):
         uniform = torch.from_numpy(stream.uniform(-1, 1, shape))
         return (uniform.sign() if self.kind == "sign" else uniform) * self.epsilon
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         return x + self._table(self.fields, x)[labels]
 
 
@@ -69,18 +66,7 @@ class SamplewiseNoise(_Noise):
     It carries no information about the class, so it should cost a classifier next to nothing.
     """
 
-    def __init__(
-        self,
-        *,
-        epsilon: float = 8 / 255,
-        kind: str = "sign",
-        num_classes: int = 10,
-        seed: int = 0,
-        quantize: str | None = "round",
-    ) -> None:
-        super().__init__(epsilon=epsilon, kind=kind, num_classes=num_classes, seed=seed, quantize=quantize)
-
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         if self.kind == "l2":
             return x + rescale(noise.normal(0, *x.shape[1:]), self.epsilon, "l2").to(x.dtype)
         uniform = noise.uniform(0, *x.shape[1:]).to(x.dtype).mul_(2).sub_(1)

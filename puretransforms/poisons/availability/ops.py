@@ -6,21 +6,20 @@ and mean square ``q_i`` of channel ``i`` at a pixel both moments are closed form
 """
 
 import itertools
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from typing import Any, cast
 
 import torch
-from torch import nn
 from torch.utils.data import Dataset, Subset
 
 from ...data.samples import LabelledImages
 from ...errors import LabelError, NoImageError, NotFittedError
 from ...functional.checks import whole
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...functional.shapes import Float, Images, Int, Labels, Pixels, Tensor
 from ...registry import register
 from ..base import Poison, open_images
-from ..progress import OnProgress
+from ..progress import Progress
 
 _PART = 256  # samples at a time
 
@@ -30,7 +29,8 @@ class OPS(Poison):
     """Set one pixel per class to one colour in every image of the class; it must see the clean data first.
 
     Classes are served in label order, and a (pixel, colour) pair that one class took is closed to the later ones.
-    Fitting streams: only sums of ``x`` and ``x^2`` are kept.
+    Fitting streams: a torch dataset is read in parts, and only sums of ``x`` and ``x^2`` are kept. Neither a surrogate
+    nor an index is used.
 
     Args:
         sparsity: pixels per class (norm ``"l0"``): the best ones.
@@ -60,28 +60,16 @@ class OPS(Poison):
         """Has it seen any image?"""
         return self._count is not None
 
-    def fit(
-        self,
-        dataset: Any,
-        *,
-        surrogate: nn.Module | Sequence[nn.Module] | None = None,
-        index: Int[Tensor, " n"] | None = None,
-        device: torch.device | str | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> "OPS":
-        """Take the class statistics of the clean data: see :meth:`puretransforms.poisons.base.Poison.fit`.
-
-        Neither a surrogate nor an index is used. A torch dataset is read in parts, and never held in memory.
-        """
-        self._refuse_surrogate(surrogate)
+    def _learn(self, dataset: Any, surrogate: Any, index: Any, device: Any, progress: Progress) -> None:
+        """A torch dataset is read in parts, and never held in memory."""
+        super()._learn(dataset, surrogate, index, device, progress)
         self._forget()
         for part in _parts(dataset):
             images, labels = self._gather(part, device)
             for batch in zip(images.split(_PART), labels.split(_PART), strict=True):
                 self._add(*batch)
-        return self
 
-    def _add(self, images: UInt8[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
+    def _add(self, images: Pixels, labels: Labels) -> None:
         """Add one batch to the class statistics."""
         x = open_images(images)[0].double()
         if self._sums is None or self._count is None:  # both or neither
@@ -126,7 +114,7 @@ class OPS(Poison):
                 open_[:, pixel] = 0  # each of a class's pixels is another one
         return out
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         chosen = self._table(self.shortcuts, x, torch.int64)[labels]
         if bool((chosen < 0).any()):
             unseen = int(labels[chosen[:, 0, 0] < 0][0])

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from ...errors import HardwareError
 from ...functional.augment import random_crop_flip
 from ...functional.checks import flag, number, whole
-from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...functional.shapes import Float, Images, Labels, Pixels, Tensor
 from ...registry import register
 from ..optimise import PGD, Loss, View, endless_batches, frozen, logits_of, loss_towards, new_surrogate
 from ..progress import Progress
@@ -81,12 +81,8 @@ class REM(StoredPoison):
         self.on_cpu = flag("on_cpu", on_cpu)
 
     def craft(
-        self,
-        images: UInt8[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
-        surrogate: nn.Module | None,
-        progress: Progress,
-    ) -> Float[Tensor, "n c h w"]:
+        self, images: Pixels, labels: Labels, surrogate: nn.Module | None, progress: Progress
+    ) -> Float[Tensor, "b c h w"]:
         if not self.on_cpu and images.device.type == "cpu":
             passes = self.train_steps * self.pgd_steps * self.views * (self.inner_steps + 1)
             raise HardwareError(
@@ -133,19 +129,17 @@ class REM(StoredPoison):
 
 
 def worst_of(
-    model: nn.Module, labels: Int[Tensor, " b"], x: Float[Tensor, "b c h w"], inner: PGD, generator: torch.Generator
+    model: nn.Module, labels: Labels, x: Images, inner: PGD, generator: torch.Generator
 ) -> Float[Tensor, "b c h w"]:
     """The ``sigma`` that raises the loss most, sought from a uniform start; zero where ``inner`` takes no step."""
     start = inner.uniform_start(x, generator) if inner.steps else None
     return inner.run(x, [loss_towards(model, labels)], start)
 
 
-def robust_loss(
-    model: nn.Module, labels: Int[Tensor, " b"], view: View, inner: PGD, generator: torch.Generator
-) -> Loss:
+def robust_loss(model: nn.Module, labels: Labels, view: View, inner: PGD, generator: torch.Generator) -> Loss:
     """Cross-entropy at the worst point of the view: ``sigma`` is sought anew at each call, and then held constant."""
 
-    def loss(x: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    def loss(x: Images) -> Float[Tensor, " b"]:
         seen = view(x)
         sigma = worst_of(model, labels, seen.detach(), inner, generator)
         return cross_entropy(logits_of(model, seen + sigma), labels, reduction="none")

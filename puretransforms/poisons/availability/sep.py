@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...functional.checks import flag, number, whole
-from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...functional.shapes import Float, Labels, Pixels, Tensor
 from ...registry import register
 from ..optimise import PGD, Loss, features_of, frozen, loss_towards, shifted, trained_checkpoints
 from ..progress import Progress
@@ -69,12 +69,8 @@ class SEP(StoredPoison):
         self.checkpoints = whole("checkpoints", checkpoints, least=1, most=self.epochs)  # one an epoch at most
 
     def craft(
-        self,
-        images: UInt8[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
-        surrogate: Sequence[nn.Module] | None,
-        progress: Progress,
-    ) -> Float[Tensor, "n c h w"]:
+        self, images: Pixels, labels: Labels, surrogate: Sequence[nn.Module] | None, progress: Progress
+    ) -> Float[Tensor, "b c h w"]:
         if surrogate is None:
             run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
             surrogate = trained_checkpoints(images, labels, self.checkpoints, **run, progress=progress)
@@ -97,9 +93,7 @@ def _alignment(model: nn.Module, goal: Float[Tensor, "b f"]) -> Loss:
 
 
 @torch.no_grad()
-def class_means(
-    model: nn.Module, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], num_classes: int
-) -> Float[Tensor, "k f"]:
+def class_means(model: nn.Module, images: Pixels, labels: Labels, num_classes: int) -> Float[Tensor, "k f"]:
     """The mean of what the last linear layer is given, for each class; zero for a class without images."""
     features = torch.cat([features_of(model, part.float() / 255)[-1] for part in images.split(_BATCH)])
     total = features.new_zeros(num_classes, features.shape[1]).index_add_(0, labels, features)

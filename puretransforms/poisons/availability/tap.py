@@ -7,11 +7,11 @@ HYPO (Tao et al., NeurIPS 2021, arXiv 2102.04716) aims at the true label: images
 import torch
 from torch import nn
 
+from ...functional.augment import random_shift_flip
 from ...functional.checks import flag, number, whole
-from ...functional.shapes import Float, Int, Tensor, UInt8
-from ...functional.shift import random_shift_flip
+from ...functional.shapes import Float, Labels, Pixels, Tensor
 from ...registry import register
-from ..optimise import PGD, View, frozen, loss_towards, shifted, trained_surrogate
+from ..optimise import PGD, View, frozen, loss_towards, shifted, trained_checkpoints
 from ..progress import Progress
 from ..stored import StoredPoison
 
@@ -68,15 +68,11 @@ class TAP(StoredPoison):
         self.epochs = whole("epochs", epochs, least=1)
 
     def craft(
-        self,
-        images: UInt8[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
-        surrogate: nn.Module | None,
-        progress: Progress,
-    ) -> Float[Tensor, "n c h w"]:
+        self, images: Pixels, labels: Labels, surrogate: nn.Module | None, progress: Progress
+    ) -> Float[Tensor, "b c h w"]:
         if surrogate is None:
             run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
-            surrogate = trained_surrogate(images, labels, **run, progress=progress)
+            (surrogate,) = trained_checkpoints(images, labels, **run, progress=progress)
         walk = PGD(self.epsilon, self.step, self.steps, ascend=not self.targeted)
         generator = torch.Generator().manual_seed(self.seed)
         aims = shifted(labels, self.target_shift, self.num_classes) if self.targeted else labels

@@ -4,7 +4,7 @@ import torch
 
 from ...errors import NoImageError
 from ...functional.checks import choice, whole
-from ...functional.shapes import Float, Tensor
+from ...functional.shapes import Float, Images, Tensor
 from ...registry import register
 from .base import Backdoor
 
@@ -50,7 +50,7 @@ class BadNets(Backdoor):
         steps = torch.arange(self.patch_size)
         return torch.where((steps[:, None] + steps) % 2 == 0, 1.0, 1 / 255)
 
-    def stamp(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def stamp(self, x: Images) -> Images:
         height, width = x.shape[-2:]
         needed = self.patch_size + self.margin
         if min(height, width) < needed:

@@ -6,7 +6,7 @@ import torch
 
 from ...functional.checks import choice, whole
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Bool, Float, Int, Tensor
+from ...functional.shapes import Bool, Images, Labels, Tensor
 from ..base import Poison, open_images
 
 MODES = ("all-to-one", "all-to-all")
@@ -40,22 +40,22 @@ class Backdoor(Poison):
         self.target = whole("target", target, least=0, most=self.num_classes - 1)
         self.mode = choice("mode", mode, MODES)
 
-    def stamp(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def stamp(self, x: Images) -> Images:
         """Put the trigger on a float batch in ``[0, 1]``."""
         raise NotImplementedError(f"{type(self).__name__} must define stamp(x).")
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         return self.stamp(x)
 
-    def wanted(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    def wanted(self, labels: Labels) -> Labels:
         """What the attacker wants images of these true labels to be taken for once they carry the trigger."""
         return torch.full_like(labels, self.target) if self.mode == "all-to-one" else (labels + 1) % self.num_classes
 
-    def relabel(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    def relabel(self, labels: Labels) -> Labels:
         """The labels of poisoned training samples: the wanted ones, or the true ones of a clean-label backdoor."""
         return labels if self.clean_label else self.wanted(labels)
 
-    def eligible(self, labels: Int[Tensor, " b"], noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
+    def eligible(self, labels: Labels, noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
         """All samples, or those of the target class for a clean-label backdoor."""
         return labels == self.target if self.clean_label else torch.ones_like(labels, dtype=torch.bool)
 

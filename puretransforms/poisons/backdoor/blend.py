@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from ...functional.checks import choice, number
-from ...functional.shapes import Float, Tensor
+from ...functional.shapes import Float, Images, Tensor
 from ...registry import register
 from .base import Backdoor
 
@@ -55,5 +55,5 @@ class Blend(Backdoor):
         low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
         return (total - low) / (high - low).clamp_min(1e-12)
 
-    def stamp(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def stamp(self, x: Images) -> Images:
         return x * (1 - self.alpha) + self._table(self.picture, x) * self.alpha

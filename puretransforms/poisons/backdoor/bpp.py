@@ -4,7 +4,7 @@ import torch
 
 from ...functional.checks import flag, number, whole
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor
+from ...functional.shapes import Images, Labels, Tensor
 from ...registry import register
 from .base import Backdoor
 
@@ -50,20 +50,20 @@ class BPP(Backdoor):
         """The poison of the decoys: a foreign residual, labels kept."""
         return _Decoy(**self.arguments)
 
-    def stamp(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def stamp(self, x: Images) -> Images:
         steps = 2**self.bits - 1
         return floyd_steinberg(x, steps) if self.dither else (x * steps).round_() / steps
 
 
 class _Decoy(BPP):
-    def relabel(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    def relabel(self, labels: Labels) -> Labels:
         return labels
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         return x + (noise.uniform(0, *x.shape[1:]).to(x.dtype) - 0.5) / (2**self.bits - 1)
 
 
-def floyd_steinberg(x: Float[Tensor, "b c h w"], steps: int) -> Float[Tensor, "b c h w"]:
+def floyd_steinberg(x: Images, steps: int) -> Images:
     """Round to multiples of ``1 / steps``, handing each pixel's error on to its right and lower neighbours."""
     height, width = x.shape[-2:]
     image = x.permute(2, 3, 0, 1).clone(

@@ -15,10 +15,10 @@ from ...errors import LabelError
 from ...functional.augment import random_crop_flip
 from ...functional.checks import number, whole
 from ...functional.perturbation import settle
-from ...functional.shapes import Float, Int, Tensor, UInt8
+from ...functional.shapes import Float, Images, Labels, Pixels, Tensor
 from ...registry import register
 from ..base import open_images
-from ..optimise import PGD, check_surrogate, endless_batches, frozen, logits_of, trained_surrogate
+from ..optimise import PGD, check_surrogate, endless_batches, frozen, logits_of, trained_checkpoints
 from ..progress import Progress
 from ..stored import StoredPoison
 from .base import Backdoor
@@ -84,7 +84,7 @@ class Narcissus(StoredPoison, Backdoor):
         self.width = whole("width", width, least=1)
         self.epochs = whole("epochs", epochs, least=1)
 
-    def stamp(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def stamp(self, x: Images) -> Images:
         return x + self._levels(x)[self.target].to(x) * (self.magnify / 255)
 
     @torch.no_grad()
@@ -101,11 +101,7 @@ class Narcissus(StoredPoison, Backdoor):
         return check_surrogate(network, image, max(classes, self.logit + 1))
 
     def craft(
-        self,
-        images: UInt8[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
-        surrogate: nn.Module | None,
-        progress: Progress,
+        self, images: Pixels, labels: Labels, surrogate: nn.Module | None, progress: Progress
     ) -> Float[Tensor, "k c h w"]:
         chosen = images[labels == self.target]
         if not len(chosen):
@@ -113,7 +109,7 @@ class Narcissus(StoredPoison, Backdoor):
         generator = torch.Generator().manual_seed(self.seed)
         if surrogate is None:
             run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
-            surrogate, logit = trained_surrogate(images, labels, **run, progress=progress), self.target
+            (surrogate,), logit = trained_checkpoints(images, labels, **run, progress=progress), self.target
         else:
             logit = self.target if self.logit is None else self.logit
             surrogate = self._warmed(deepcopy(surrogate), chosen, logit, generator, progress)
@@ -156,5 +152,5 @@ class Narcissus(StoredPoison, Backdoor):
         parts = [next(batches).to(chosen.device) for _ in range(count)]
         return [(self._view(chosen[rows], generator).float() / 255, torch.full_like(rows, logit)) for rows in parts]
 
-    def _view(self, images: UInt8[Tensor, "b c h w"], generator: torch.Generator) -> UInt8[Tensor, "b c h w"]:
+    def _view(self, images: Pixels, generator: torch.Generator) -> Pixels:
         return random_crop_flip(images, generator, self.padding) if self.padding else images

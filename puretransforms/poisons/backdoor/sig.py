@@ -5,7 +5,7 @@ import math
 import torch
 
 from ...functional.checks import number
-from ...functional.shapes import Float, Tensor
+from ...functional.shapes import Float, Images, Tensor
 from ...registry import register
 from .base import Backdoor
 
@@ -45,5 +45,5 @@ class SIG(Backdoor):
         """The perturbation of one row, ``[W]`` float64."""
         return self.epsilon * torch.sin(2 * math.pi * self.frequency * torch.arange(width, dtype=torch.float64) / width)
 
-    def stamp(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def stamp(self, x: Images) -> Images:
         return x + self._table(self.wave, x)

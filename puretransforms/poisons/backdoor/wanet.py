@@ -10,7 +10,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from ...functional.checks import number, whole
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Float, Int, Tensor
+from ...functional.shapes import Float, Images, Labels, Tensor
 from ...registry import register
 from .base import Backdoor
 
@@ -62,20 +62,20 @@ class WaNet(Backdoor):
         identity = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
         return (identity + self.strength * warp / torch.tensor([width, height])).clamp(-1, 1)
 
-    def stamp(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def stamp(self, x: Images) -> Images:
         return _warp(x, self._table(self.grid, x).expand(len(x), -1, -1, -1))
 
 
 class _Decoy(WaNet):
-    def relabel(self, labels: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    def relabel(self, labels: Labels) -> Labels:
         return labels
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         height, width = x.shape[-2:]
         jitter = noise.uniform(0, height, width, 2).to(x.dtype).mul_(2).sub_(1)
         size = torch.tensor([width, height], dtype=x.dtype, device=x.device)
         return _warp(x, (self._table(self.grid, x) + jitter / size).clamp(-1, 1))
 
 
-def _warp(x: Float[Tensor, "b c h w"], grid: Float[Tensor, "b h w 2"]) -> Float[Tensor, "b c h w"]:
+def _warp(x: Images, grid: Float[Tensor, "b h w 2"]) -> Images:
     return grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)

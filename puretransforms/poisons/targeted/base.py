@@ -16,8 +16,8 @@ from ...data.samples import class_names, gather, labels_of, pair_of
 from ...errors import LabelError, NoImageError, NotFittedError, SourceError
 from ...functional.checks import whole
 from ...functional.random import KeyedNoise
-from ...functional.shapes import Bool, Float, Int, Tensor, UInt8
-from ..optimise import frozen, trained_surrogate
+from ...functional.shapes import Bool, Float, Images, Int, Labels, Tensor, UInt8
+from ..optimise import frozen, trained_checkpoints
 from ..progress import OnProgress, Progress
 from ..stored import StoredPoison
 
@@ -59,7 +59,8 @@ class TargetedSetup:
         """
         path = Path(path)
         stored = _stored(path)
-        labels, names = _labels_and_names(train)
+        train = train if isinstance(train, Dataset) else gather(train, channels=None)
+        labels, names = labels_of(train), class_names(train)
         base_class = _number(stored["base_class"], names, labels, f"base_class of {path}")
         stated = stored.get("target_class")
         target_class = None if stated is None else _number(stated, names, labels, f"target_class of {path}")
@@ -155,7 +156,7 @@ class TargetedPoison(StoredPoison):
         progress = Progress(on_progress)
         if surrogates is None:
             run = {"num_classes": self.num_classes, "width": self.width, "epochs": self.epochs, "seed": self.seed}
-            surrogates = [trained_surrogate(images, labels, **run, progress=progress)]
+            surrogates = [*trained_checkpoints(images, labels, **run, progress=progress)]
         with frozen(*surrogates):
             delta, loss = self.optimise(images[rows].float() / 255, target, setup, surrogates, progress)
         progress.end()
@@ -175,14 +176,14 @@ class TargetedPoison(StoredPoison):
         self._known()
         return self._notes["loss"]
 
-    def eligible(self, labels: Int[Tensor, " b"], noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
+    def eligible(self, labels: Labels, noise: KeyedNoise | None = None) -> Bool[Tensor, " b"]:
         """The bases; without ``noise``, which knows the samples, every image of their class."""
         self._known()
         if noise is None:
             return labels == self._ids["labels"][0].to(labels.device)
         return self._find(noise.keys.cpu())[1].to(labels.device)
 
-    def perturb(self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], noise: KeyedNoise) -> Tensor:
+    def perturb(self, x: Images, labels: Labels, noise: KeyedNoise) -> Tensor:
         delta = self._levels(x)
         rows, known = self._find(noise.keys.cpu())
         self._check_true(rows[known], labels.cpu()[known])
@@ -239,12 +240,6 @@ def _stored(path: Path) -> dict[str, Any]:
     return stored
 
 
-def _labels_and_names(train: Any) -> tuple[Int[Tensor, " n"], list[str] | None]:
-    if not isinstance(train, Dataset):
-        train = gather(train, channels=None)
-    return labels_of(train), class_names(train)
-
-
 def _number(given: Any, names: list[str] | None, labels: Tensor, what: str) -> int:
     """The number of a class that is given by its number or name."""
     if isinstance(given, str) and names and given in names:
@@ -282,7 +277,7 @@ def _target(stored: dict[str, Any], path: Path, test: Any) -> tuple[UInt8[Tensor
     return pixels[0], None if label is None else int(label)
 
 
-def _drawn(labels: Int[Tensor, " n"], base_class: int, count: int, seed: int) -> Int[Tensor, " p"]:
+def _drawn(labels: Labels, base_class: int, count: int, seed: int) -> Int[Tensor, " p"]:
     """``count`` images of the base class, in ascending order."""
     places = (labels == base_class).nonzero()[:, 0]
     if len(places) < count:

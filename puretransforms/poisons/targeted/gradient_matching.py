@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ...functional.augment import random_shift_flip
 from ...functional.checks import number, whole
 from ...functional.shapes import Float, Tensor
-from ...functional.shift import random_shift_flip
 from ...registry import register
 from ..optimise import PGD, logits_of
 from ..progress import Progress

@@ -1,4 +1,4 @@
-"""A tree of images in memory equals what torchvision's ImageFolder gives, image by image."""
+"""Images in memory: a folder equals what torchvision's ImageFolder gives, image by image."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
-from puretransforms.benchmark.folder import load_image_folder
-from puretransforms.errors import SourceError
+from puretransforms.data.samples import gather
+from puretransforms.errors import NoImageError, SourceError
 
 
 def tree(root: Path, sizes: list[tuple[int, int]]) -> Path:
@@ -21,11 +21,10 @@ def tree(root: Path, sizes: list[tuple[int, int]]) -> Path:
     return root
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_equals_image_folder(tmp_path: Path, workers: int) -> None:
+def test_equals_image_folder(tmp_path: Path) -> None:
     root = tree(tmp_path / "data", [(6, 5)] * 40)
     (root / "a" / "notes.txt").write_text("no image")
-    loaded = load_image_folder(root, workers=workers)
+    loaded = gather(root)
     expected = ImageFolder(str(root))
     assert len(loaded) == len(expected) == 40 and loaded.classes == ["a", "b", "c"]
     for i, (image, label) in enumerate(expected):
@@ -35,19 +34,21 @@ def test_equals_image_folder(tmp_path: Path, workers: int) -> None:
 def test_grey_images_become_rgb(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     PIL.Image.new("L", (4, 4), 77).save(tmp_path / "x" / "0.png")
-    assert (load_image_folder(tmp_path).images == 77).all()
+    assert (gather(tmp_path).images == 77).all()
 
 
-@pytest.mark.parametrize("odd", [1, 39])
-def test_images_of_different_sizes_are_refused_by_name(tmp_path: Path, odd: int) -> None:
+def test_images_of_different_sizes_are_refused_by_name(tmp_path: Path) -> None:
     sizes = [(6, 5)] * 40
-    sizes[odd] = (7, 5)
-    with pytest.raises(SourceError, match=rf"expected images of one size.*{odd}\.png|\[3, 7, 5\]"):
-        load_image_folder(tree(tmp_path / "data", sizes))
+    sizes[19] = (7, 5)
+    with pytest.raises(NoImageError, match=r"one size, got \[3, 7, 5\] after \[3, 6, 5\] in a/19\.png"):
+        gather(tree(tmp_path / "data", sizes))
+    images = [torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)]
+    with pytest.raises(NoImageError, match=r"got \[3, 4, 5\] after \[3, 4, 4\] in sample 1:"):
+        gather([(image, 0) for image in images])
 
 
 def test_a_missing_or_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="one folder of images per class"):
-        load_image_folder(tmp_path / "nowhere")
-    with pytest.raises(SourceError, match="one folder of images per class"):
-        load_image_folder(tmp_path)
+    with pytest.raises(SourceError, match="no such folder"):
+        gather(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match="at least one image"):
+        gather(tmp_path)

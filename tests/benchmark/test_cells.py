@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from puretransforms.benchmark.cells import cells, markdown, write_report
 from puretransforms.benchmark.fidelity import Fidelity
-from puretransforms.benchmark.report import cells, markdown, write_report
 from puretransforms.benchmark.run import Result
 
 

@@ -1,4 +1,4 @@
-"""The results as tables: Markdown for people, JSON for programs, and two charts."""
+"""The results as cells, one for each poison under each purifier: Markdown for people, JSON for programs, two charts."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -11,8 +11,8 @@ from ..errors import MissingExtraError
 from ..reporting.plots import matrix_svg, scatter_svg
 from ..reporting.tables import markdown as markdown_table
 from .fidelity import Fidelity
-from .outcome import spread
-from .run import Result
+from .gate import row_of
+from .run import Result, spread
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,8 @@ def cells(results: Iterable[Result]) -> list[Cell]:
     """One cell for each poison, purifier and setting, in the order of first appearance."""
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
-        groups.setdefault((_row(result), result.purifier, result.setting), []).append(result)
+        groups.setdefault((row_of(result.poison), result.purifier, result.setting), []).append(result)
     return [_cell(poison, group) for (poison, _, _), group in groups.items()]
-
-
-def _row(result: Result) -> str:
-    """The poison without the number of its setup."""
-    name, *options = result.poison.split(":")
-    return ":".join([name, *(option for option in options if not option.startswith("setup="))])
 
 
 def _cell(poison: str, group: Sequence[Result]) -> Cell:
@@ -123,9 +117,7 @@ def markdown(table: Sequence[Cell], fidelity: Sequence[Fidelity], provenance: st
     if aimed:
         parts.append(
             _matrix(
-                "Attack success",
-                aimed,
-                lambda c: _number(cast(float, c.success), cast(float, c.success_std), c.seeds),
+                "Attack success", aimed, lambda c: _number(cast(float, c.success), cast(float, c.success_std), c.seeds)
             )
         )
         worst = [cell for cell in aimed if cell.success_worst is not None]
