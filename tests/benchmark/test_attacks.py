@@ -20,6 +20,7 @@ TOYS = {  # of the poisons that train a network
     "gradient_matching": f"{ADVERSARIAL}:restarts=1:rate=0.1",
     "hypo": ADVERSARIAL,
     "narcissus": "width=4:epochs=1:rounds=8:lr=0.1",
+    "pil": "epochs=2:steps=3",
     "rem": "on_cpu=true:width=4:train_steps=1:pgd_steps=1:views=1:inner_steps=1",
     "sep": f"{ADVERSARIAL}:checkpoints=1",
     "tap": f"{ADVERSARIAL}:restarts=1",
