@@ -138,7 +138,7 @@ WIDE = ClassifierSetting("wide", width=64, epochs=15, batch_size=512, max_lr=0.4
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("tiny", DIGITS_SETTING, ("clean", "lsp", "cuda"), ("none", "grayscale", "coin"), (0,), digits=True),
+        Preset("tiny", DIGITS_SETTING, ("clean", "cuda"), ("none", "coin"), (0,), digits=True),
         Preset("quarter", QUARTER, (*AVAILABILITY, *BACKDOORS), (*BASELINES, *PURIFIERS)),
         Preset("full", FULL, (*AVAILABILITY, *BACKDOORS), (*BASELINES, *PURIFIERS)),
         Preset(
