@@ -5,7 +5,7 @@ least with them; which five they are is not known here, so its figures are not t
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -55,7 +55,7 @@ class Mix(Poison):
     def _part(self, spec: str) -> Poison:
         shared = {"num_classes": self.num_classes, "seed": self.seed, "quantize": self.quantize}
         name, options = parse(spec)
-        kind = find(name, "poison")
+        kind = cast("type[Poison]", find(name, "poison"))
         if set(options) & set(shared):
             raise ValueError(
                 f"expected parts of a mix without {', '.join(shared)}, got {spec!r}: give them to the mix."
