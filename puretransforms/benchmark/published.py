@@ -59,7 +59,8 @@ def comparisons(ours: Callable[[str, str], float | None]) -> list[Comparison]:
 
 
 def _comparison(poison: str, purifier: str, ours: float, published: float, source: str) -> Comparison:
-    known = _stored()["reasons"].get(f"{poison} / {purifier}", "unexplained")
+    reasons = _stored()["reasons"]
+    known = reasons.get(f"{poison} / {purifier}") or reasons.get(f"* / {purifier}", "unexplained")
     return Comparison(poison, purifier, ours, published, source, known if abs(ours - published) > APART else "")
 
 

@@ -31,9 +31,11 @@ def test_a_difference_over_five_points_is_named_and_no_other(monkeypatch: pytest
         ("lsp", "BridgePure", ""),
         ("lsp", "ISS", ""),
     }
-    stored = published._stored() | {"reasons": {"ar / none": "a short schedule"}}
+    stored = published._stored() | {"reasons": {"ar / none": "a short schedule", "* / none": "another"}}
     monkeypatch.setattr(published, "_stored", lambda: stored)
+    ours["ops", "none"] = 80.0
     text = comparison_markdown(comparisons(lambda *cell: ours.get(cell)))
+    assert "| ops | none | 80.0 | 13.7 (BridgePure) | +66.3 | another |" in text
     assert "| ar | none | 18.6 | 11.7 (APBench) | +6.9 | a short schedule |" in text
     assert "| lsp | none | 18.0 | 19.1 (ISS) | -1.1 |  |" in text
     assert "Image Shortcut Squeezing" in text and "ECLIPSE" not in text, "only the sources that are used"
