@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-avx2 test-slow test-hub-oldest lint cards docs bench-coin bench-ebm bench-unet bench-vae clean-build
+.PHONY: demo test test-avx2 test-slow test-hub-oldest lint cards leaderboard docs bench-coin bench-ebm bench-unet bench-vae clean-build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,9 @@ lint: $(READY)  ## style, types, import layers, security
 
 cards: $(READY)  ## README.md of every weights folder, from its meta.json
 	$(BIN)/python -c "from puretransforms.hub.weights import write_cards; print(*write_cards(), sep='\n')"
+
+leaderboard: $(READY)  ## tables of README.md and docs/leaderboard.md, and the page beside it, from leaderboard/*.json
+	$(BIN)/python -c "from puretransforms.benchmark.leaderboard import write_tables; print(*write_tables('.'), sep='\n')"
 
 docs: $(READY)  ## the documentation site, in site/
 	$(BIN)/mkdocs build --strict

@@ -197,15 +197,18 @@ POISONS: dict[str, tuple[str, dict[str, Any], float]] = {
     "ClasswiseNoise": ("ClasswiseNoise", {}, 1.0),
     "ClasswiseNoise-uniform": ("ClasswiseNoise", {"kind": "uniform"}, 0.5),
     "ClasswiseNoise-l2": ("ClasswiseNoise", {"kind": "l2", "epsilon": 0.5}, 1.0),
+    "ColourShift": ("ColourShift", {}, 1.0),
     "EMClasswise": ("EMClasswise", {**EM, "subset": 1.0}, 1.0),
     "EMClasswise-one-sided": ("EMClasswise", {**EM, "subset": 0.5, "one_sided": True}, 1.0),
     "EMSamplewise": ("EMSamplewise", EM, 1.0),
     "HUDA": ("HUDA", {}, 1.0),
     "HYPO": ("HYPO", PGD, 1.0),
     "LSP": ("LSP", {}, 1.0),
+    "Mix": ("Mix", {"poisons": ["lsp", "ar"]}, 1.0),
     "Narcissus": ("Narcissus", {"width": 8, "epochs": 1, "rounds": 5, "lr": 0.05, "batch_size": 8}, 0.2),
     "OPS": ("OPS", {}, 1.0),
     "OPS-3": ("OPS", {"sparsity": 3}, 1.0),
+    "PIL": ("PIL", {"epochs": 2, "steps": 3}, 1.0),
     "REM": (
         "REM",
         {

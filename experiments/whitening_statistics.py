@@ -18,9 +18,9 @@ OUT = Path(__file__).parents[1] / "puretransforms" / "models" / "whitening_2x2.j
 EPS = 5e-4  # added to the eigenvalues, as in airbench
 
 
-def main(archive: str) -> None:
-    stored = np.load(archive)["x"]
-    x = torch.from_numpy(stored).permute(0, 3, 1, 2).double() / 255
+def statistics(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """``mean, std, eigenvalues, filters [12, 3, 2, 2]`` of uint8 images ``[N, 3, H, W]``, all in float64."""
+    x = images.double() / 255
     mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
     second, count = torch.zeros(12, 12, dtype=torch.float64), 0
     for batch in x.split(1000):
@@ -28,9 +28,15 @@ def main(archive: str) -> None:
         second += patches.T @ patches
         count += len(patches)
     eigenvalues, eigenvectors = torch.linalg.eigh(second / count)
-    filters = (eigenvectors / (eigenvalues + EPS).sqrt()).T.reshape(12, 3, 2, 2)
+    return mean, std, eigenvalues, (eigenvectors / (eigenvalues + EPS).sqrt()).T.reshape(12, 3, 2, 2)
+
+
+def main(archive: str) -> None:
+    images = torch.from_numpy(np.load(archive)["x"]).permute(0, 3, 1, 2)
+    mean, std, eigenvalues, filters = statistics(images)
+    count = len(images) * (images.shape[2] - 1) * (images.shape[3] - 1)
     record = {
-        "source": f"{len(x)} CIFAR-100 training images, original pixels; {count} patches",
+        "source": f"{len(images)} CIFAR-100 training images, original pixels; {count} patches",
         "eps": EPS,
         "mean": [round(value, 6) for value in mean.tolist()],
         "std": [round(value, 6) for value in std.tolist()],

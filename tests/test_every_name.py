@@ -34,6 +34,7 @@ QUICK = {  # toy sizes, and variants that are fitted first
     "gradient_matching": [f"gradient_matching:{ADVERSARIAL}:restarts=1"],
     "hypo": [f"hypo:{ADVERSARIAL}"],
     "narcissus": ["narcissus:width=4:epochs=1:rounds=20:lr=0.3"],
+    "pil": ["pil:epochs=2:steps=3"],
     "rem": ["rem:on_cpu=true:width=4:train_steps=1:pgd_steps=2:views=1"],
     "sep": [f"sep:{ADVERSARIAL}:checkpoints=1"],
     "tap": [f"tap:{ADVERSARIAL}:restarts=1"],

@@ -1,12 +1,14 @@
-"""A row of the benchmark: the dataset under attack, made by the poison that the registry knows by that name."""
+"""A row of the benchmark: the dataset under attack, made by a poison of the registry or read from a published set."""
 
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..data.samples import LabelledImages
-from ..errors import BenchmarkError, LabelError
+from ..errors import BenchmarkError, LabelError, SourceError
 from ..functional.shapes import Bool, Int, Tensor, UInt8
 from ..poisons.backdoor.base import Backdoor
 from ..poisons.base import Poison
@@ -16,6 +18,7 @@ from ..registry import create, find, parameters, parse
 from .defences import work_device
 
 CLEAN = "clean"
+PUBLISHED = "published"
 _BLOCK = 1000
 _TARGETED_RATE = 0.01
 
@@ -45,9 +48,9 @@ class Attack:
     """A poison and how it is used.
 
     Attributes:
-        name: as registered, or ``module:Class``; ``"clean"`` is no poison.
+        name: as registered, or ``module:Class``; ``"clean"`` is no poison, ``"published"`` a file of poisoned images.
         kind: ``"availability"``, ``"backdoor"`` or ``"targeted"``.
-        options: arguments of the poison.
+        options: arguments of the poison; ``path`` of the file.
         rate: share of the training set to poison; ``None`` for the poison's own default.
         setup: number of the target that a targeted attack aims at.
     """
@@ -62,6 +65,8 @@ class Attack:
         """Poison ``train``; ``test`` is what the attacker aims at."""
         if self.name == CLEAN:
             return Attacked(train.images, train.targets, torch.zeros(len(train), dtype=torch.bool), *no_goal(train))
+        if self.name == PUBLISHED:
+            return read_published(self.options["path"], train)
         poison = self.poison(num_classes)
         if self.kind != "targeted":
             return _poisoned(poison, train, test, self.rate)
@@ -80,7 +85,7 @@ class Attack:
 
 
 def find_attack(spec: str) -> Attack:
-    """The attack of ``clean`` or ``name:option=value:option=value``.
+    """The attack of ``clean``, ``published:path=FILE`` or ``name:option=value:option=value``.
 
     Two options are of the benchmark, not of the poison: ``rate``, the share of the training set to poison, and
     ``setup``, the number of a target (targeted attacks only).
@@ -94,6 +99,10 @@ def find_attack(spec: str) -> Attack:
         if options:
             raise BenchmarkError(f"expected 'clean' without options, got {spec!r}.")
         return Attack(CLEAN, "availability", {})
+    if name == PUBLISHED:
+        if set(options) != {"path"}:
+            raise BenchmarkError(f"expected published:path=FILE.npz and no other option, got {spec!r}.")
+        return Attack(PUBLISHED, "availability", {"path": str(options["path"])})
     kind = _kind(find(name, "poison"))
     rate, setup = options.pop("rate", None), options.pop("setup", None)
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1):
@@ -122,6 +131,42 @@ def _aimed(poison: TargetedPoison, train: LabelledImages, setup: TargetedSetup) 
     dataset = PoisonedDataset(train, poison)
     wanted, truth = (torch.tensor([label]) for label in (setup.base_class, setup.target_class))
     return Attacked(_images(dataset), dataset.targets, dataset.mask, setup.target[None], wanted, truth)
+
+
+def read_published(path: str, train: LabelledImages) -> Attacked:
+    """``train`` with the images of a published poisoned set in the place of its own.
+
+    Args:
+        path: an ``.npz`` with ``x`` uint8 ``[M, H, W, 3]``, ``y`` integers ``[M]``, and ``index`` ``[M]``, the place of
+            each image in ``train``; without ``index`` they are those of the whole set, in its order.
+        train: what the authors poisoned; only the labels can be checked.
+
+    Raises:
+        SourceError: no such file, or images that are not those of ``train`` by shape, place or label.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            x, y = torch.from_numpy(archive["x"]).permute(0, 3, 1, 2), torch.from_numpy(archive["y"]).long()
+            index = torch.from_numpy(archive["index"]).long() if "index" in archive else torch.arange(len(x))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        raise SourceError(
+            f"expected an .npz with x [M, H, W, 3], y and perhaps index at {path}, got {error}."
+        ) from error
+    fits = x.dtype == torch.uint8 and x.shape[1:] == train.images.shape[1:] and len(x) == len(y) == len(index)
+    if not fits or not len(x) or index.min() < 0 or index.max() >= len(train) or len(index.unique()) < len(index):
+        raise SourceError(
+            f"expected uint8 images of the shape of the training set and a place in it for each (0 to "
+            f"{len(train) - 1}) in {path}, got {x.dtype} {list(x.shape)}: give the data that was poisoned."
+        )
+    wrong = int((train.targets[index] != y).sum())
+    if wrong:
+        raise SourceError(
+            f"expected the labels of the training set in {path}, but {wrong} of {len(y)} differ: give the data that "
+            "was poisoned, in its official order."
+        )
+    images, mask = train.images.clone(), torch.zeros(len(train), dtype=torch.bool)
+    images[index], mask[index] = x, True
+    return Attacked(images, train.targets, mask, *no_goal(train))
 
 
 def _images(dataset: PoisonedDataset) -> UInt8[Tensor, "n c h w"]:

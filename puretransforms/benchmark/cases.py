@@ -6,8 +6,34 @@ from itertools import product
 
 from ..train.settings import DIGITS_SETTING, FULL, QUARTER, ClassifierSetting
 
-AVAILABILITY = ("clean", "lsp", "ops", "ar", "cuda", "vuda", "huda", "classwise", "em_classwise")
-BACKDOORS = ("badnets", "blend", "sig", "wanet")
+AVAILABILITY = (
+    "clean",
+    "lsp",
+    "ops",
+    "ar",
+    "cuda",
+    "vuda",
+    "huda",
+    "classwise",
+    "em_classwise",
+    "pil",
+    "colour_shift",
+    "mix",
+    "mix:rate=0.2",
+    "mix:rate=0.5",
+    "mix:rate=0.8",
+)
+BACKDOORS = ("badnets", "blend", "sig", "wanet", "bpp")
+OPTIMISED = (  # against a deep network, at a size that asks for a GPU
+    "em_samplewise",
+    "rem",
+    "tap",
+    "sep",
+    "hypo",
+    "narcissus",
+    "gradient_matching",
+    "bullseye_polytope",
+)
 BASELINES = (
     "none",
     "jpeg:quality=10",
@@ -22,7 +48,15 @@ BASELINES = (
     "cutmix",
     "grey_noise",
 )
-PURIFIERS = ("coin", "coin@once", "ebm", "vae", "auto")
+PURIFIERS = ("coin", "coin@once", "ebm", "vae", "unet", "unet@test", "unet:jitter=true@access", "auto")
+COSTLY = (  # a network at every step of the training, or one that is fitted first
+    "jpeg:quality=10@access",
+    "ebm@access",
+    "vae@access",
+    "vae:weights=null",
+    "adversarial",
+    "error_max",
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -76,10 +110,18 @@ class Preset:
         poisons: Sequence[str] | None = None,
         purifiers: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
+        epochs: int | None = None,
     ) -> "Preset":
-        """The same preset with other rows and columns; the clean row and the undefended column are always there."""
+        """The same preset with other rows and columns; the clean row and the undefended column are always there.
+
+        Another number of ``epochs`` makes another victim, with the number in its name.
+        """
+        setting = self.setting
+        if epochs is not None and epochs != setting.epochs:
+            setting = replace(setting, name=f"{setting.name}-{epochs}", epochs=epochs)
         return replace(
             self,
+            setting=setting,
             poisons=_first("clean", poisons or self.poisons),
             purifiers=_first("none", purifiers or self.purifiers),
             seeds=tuple(self.seeds if seeds is None else seeds),
@@ -96,9 +138,15 @@ WIDE = ClassifierSetting("wide", width=64, epochs=15, batch_size=512, max_lr=0.4
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("tiny", DIGITS_SETTING, ("clean", "lsp", "cuda"), ("none", "grayscale", "coin"), (0,), digits=True),
-        Preset("quarter", QUARTER, (*AVAILABILITY, "badnets"), (*BASELINES, *PURIFIERS)),
-        Preset("full", FULL, (*AVAILABILITY, "badnets"), (*BASELINES, *PURIFIERS)),
-        Preset("gpu", WIDE, (*AVAILABILITY, *BACKDOORS), (*BASELINES, *PURIFIERS, "adversarial"), device="cuda"),
+        Preset("tiny", DIGITS_SETTING, ("clean", "cuda"), ("none", "coin"), (0,), digits=True),
+        Preset("quarter", QUARTER, (*AVAILABILITY, *BACKDOORS), (*BASELINES, *PURIFIERS)),
+        Preset("full", FULL, (*AVAILABILITY, *BACKDOORS), (*BASELINES, *PURIFIERS)),
+        Preset(
+            "gpu",
+            WIDE,
+            (*AVAILABILITY, *BACKDOORS, *OPTIMISED),
+            (*BASELINES, *PURIFIERS, *COSTLY),
+            device="cuda",
+        ),
     )
 }

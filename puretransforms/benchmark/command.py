@@ -22,6 +22,7 @@ def run_command(
     poisons: str | None = None,
     purifiers: str | None = None,
     seeds: str | None = None,
+    epochs: int | None = None,
     device: str | None = None,
     cache: Path | None = None,
     threads: int | None = None,
@@ -37,6 +38,7 @@ def run_command(
         poisons: as ``name:option=value``, with commas between them; ``None`` for the preset's.
         purifiers: likewise.
         seeds: ``"3"`` for the first three, ``"0,2"`` or ``"2,"`` for these.
+        epochs: of the classifier; ``None`` for the preset's.
         device: where to purify and train; ``None`` for the preset's.
         cache: folder to keep poisoned and purified sets in; ``None`` keeps them in memory.
         threads: of the CPU; ``None`` for torch's own.
@@ -46,7 +48,7 @@ def run_command(
     Raises:
         BenchmarkError: no such preset, or seeds that are no numbers.
     """
-    grid = chosen_grid(preset, poisons, purifiers, seeds)
+    grid = chosen_grid(preset, poisons, purifiers, seeds, epochs)
     if device is not None:
         grid = replace(grid, device=device)
     if threads is not None:
@@ -72,12 +74,14 @@ def report(out: Path) -> str:
     return text
 
 
-def chosen_grid(preset: str, poisons: str | None, purifiers: str | None, seeds: str | None) -> Preset:
-    """A preset, with other rows, columns and seeds where they are given."""
+def chosen_grid(
+    preset: str, poisons: str | None, purifiers: str | None, seeds: str | None, epochs: int | None = None
+) -> Preset:
+    """A preset, with other rows, columns, seeds and epochs where they are given."""
     if preset not in PRESETS:
         raise BenchmarkError(f"expected a preset among {', '.join(PRESETS)}, got {preset!r}.")
     rows, columns = (None if text is None else split_specs(text) for text in (poisons, purifiers))
-    return PRESETS[preset].with_grid(rows, columns, None if seeds is None else _numbers(seeds))
+    return PRESETS[preset].with_grid(rows, columns, None if seeds is None else _numbers(seeds), epochs)
 
 
 def split_specs(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import BenchmarkError, ManifestMismatchError
 from .attacks import find_attack
 from .cache import Cache
-from .cases import Case, Preset
+from .cases import PRESETS, Case, Preset
 from .defences import canonical, find_defence
 from .entries import RESULTS, Entry, circumstances, entry_name, load_entries, load_entry, save_entry
 from .run import Bench, Result
@@ -109,6 +109,9 @@ def command_of(case: Case, preset: Preset, data: str | Path | None) -> str:
     words = ["puretransforms", "bench", "--preset", preset.name]
     if data is not None:
         words += ["--data", Path(data).name if Path(data).exists() else str(data)]
+    known = PRESETS.get(preset.name, preset)
+    if preset.setting.epochs != known.setting.epochs:
+        words += ["--epochs", str(preset.setting.epochs)]
     words += ["--poisons", case.poison, "--purifiers", case.purifier, "--seeds", f"{case.seed},", "--out", "bench"]
     return shlex.join(words)
 

@@ -13,7 +13,12 @@ from ..reporting.tables import markdown
 from .defences import PLACES
 from .entries import Entry, load_entries
 from .gate import Strength, Summary, row_of, strengths, summaries
+from .published import Comparison, comparison_markdown, comparisons, sources
 from .run import spread
+
+BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
+PAGE = "leaderboard-table.html"
+_NOTHING = "*Being measured: no result at full size stands here yet.*"
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,16 @@ class Board:
     sources: list[dict[str, Any]]  # command, hardware, code, date of every result
 
     @property
+    def beside(self) -> list[Comparison]:
+        """Published figures for cells that stand here too."""
+
+        def ours(poison: str, purifier: str) -> float | None:
+            score = self.cells.get((poison, purifier))
+            return None if score is None else score.value
+
+        return comparisons(ours)
+
+    @property
     def rows(self) -> list[str]:
         """Clean data, then the strong poisons, then the others."""
         strong = [one.poison for one in self.poisons if one.strong]
@@ -74,8 +89,13 @@ class Leaderboard:
     boards: list[Board]
 
     def markdown(self) -> str:
-        """The boards as tables of Markdown."""
-        return "\n\n".join(board_markdown(board) for board in self.boards) + "\n"
+        """The boards as tables of Markdown, each with the published figures that it can be compared to."""
+        parts = [part for board in self.boards for part in (board_markdown(board), comparison_markdown(board.beside))]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def summary(self) -> str:
+        """The boards as short tables of Markdown, without a column for each poison."""
+        return "\n\n".join(_summary(board) for board in self.boards) + "\n"
 
 
 RIVALS: list[dict[str, Any]] = [
@@ -130,23 +150,76 @@ def build_leaderboard(folder: str | Path) -> Leaderboard:
     for entry in entries:
         groups.setdefault((json.dumps(entry.about["setting"], sort_keys=True), entry.about["data"]), []).append(entry)
     boards = [_board(group) for group in groups.values()]
-    return Leaderboard(page("leaderboard", boards=boards, rivals=RIVALS, points=_points, shade=_shade), boards)
+    html = page("leaderboard", boards=boards, rivals=RIVALS, points=_points, shade=_shade, sources=sources())
+    return Leaderboard(html, boards)
+
+
+def write_tables(root: str | Path) -> list[Path]:
+    """Bring what a checkout says of its results up to date with ``leaderboard/``; the files that were written.
+
+    The page is ``docs/leaderboard-table.html``; README.md and ``docs/leaderboard.md`` hold tables between two marks.
+    Without results they say so, and there is no page.
+    """
+    root = Path(root)
+    board = build_leaderboard(root / "leaderboard") if load_entries(root / "leaderboard") else None
+    texts = {
+        "README.md": None if board is None else board.summary(),
+        "docs/leaderboard.md": None if board is None else f"[Sortable, with pictures]({PAGE}).\n\n{board.markdown()}",
+    }
+    written = []
+    for name, text in texts.items():
+        path = root / name
+        path.write_text(filled(path.read_text(encoding="utf-8"), text or _NOTHING), encoding="utf-8")
+        written.append(path)
+    html = root / "docs" / PAGE
+    if board is None:
+        html.unlink(missing_ok=True)
+        return written
+    html.write_bytes(board.html)
+    return [*written, html]
+
+
+def filled(text: str, table: str) -> str:
+    """``text`` with ``table`` between the two marks.
+
+    Raises:
+        SourceError: not each of the marks once, in their order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise SourceError(f"expected {BEGIN} and later {END}, each once, got another text: put them back.")
+    return f"{before}{BEGIN}\n\n{table.strip()}\n\n{END}{after}"
 
 
 def board_markdown(board: Board) -> str:
     """One board: a row for each purifier, best mean first."""
-    head = ["purifier", "place", "mean", "worst", "clean", "clean cost", "images/s", *board.rows[1:]]
     rows = []
     for column in board.columns:
-        summary = column.summary
-        worst = "" if summary.worst is None else f"{summary.worst:.1f} ({summary.worst_poison})"
         scores = [board.cells.get((poison, column.name)) for poison in board.rows[1:]]
-        speed = "" if column.images_per_second is None else f"{column.images_per_second:,.0f}"
-        values = [_text(summary.mean), worst, _text(summary.clean), _text(summary.cost), speed]
-        rows.append([column.purifier, column.place, *values, *map(score_text, scores)])
+        rows.append([*_means(column), *map(score_text, scores)])
     weak = ", ".join(f"{one.poison} ({_text(one.reached)})" for one in board.poisons if not one.strong)
     note = f"\n\nIn no mean, since weak on this victim or not run undefended: {weak}." if weak else ""
-    return f"**{board.description}**\n\n{markdown(head, rows)}{note}"
+    return f"**{board.description}**\n\n{markdown([*_HEAD, *board.rows[1:]], rows)}{note}"
+
+
+def _summary(board: Board) -> str:
+    """One board in short: which poisons, and the means over them."""
+    strong = ", ".join(one.poison for one in board.poisons if one.strong) or "none so far"
+    rows = [[*_means(column), f"{column.summary.counted} of {column.summary.of}"] for column in board.columns]
+    note = f"Mean and worst are over the poisons that bite on this victim: {strong}."
+    return f"**{board.description}**\n\n{markdown([*_HEAD, 'poisons'], rows)}\n\n{note}"
+
+
+_HEAD = ("purifier", "place", "mean", "worst", "clean", "clean cost", "images/s")
+
+
+def _means(column: Column) -> list[str]:
+    summary = column.summary
+    worst = "" if summary.worst is None else f"{summary.worst:.1f} ({summary.worst_poison})"
+    speed = "" if column.images_per_second is None else f"{column.images_per_second:,.0f}"
+    values = [_text(summary.mean), worst, _text(summary.clean), _text(summary.cost), speed]
+    return [column.purifier, column.place, *values]
 
 
 def _ranked(columns: list[Column]) -> list[Column]:

@@ -225,6 +225,7 @@ def bench(
         str | None, typer.Option(help="Names with commas; options as name:option=value; none is none.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="How many (3), or which (0,2).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of the classifier; default: the preset's.", min=1)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: the preset's.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder to keep poisoned and purified images in.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of the CPU; default: torch's own.", min=1)] = None,
@@ -240,6 +241,7 @@ def bench(
             poisons=poisons,
             purifiers=purifiers,
             seeds=seeds,
+            epochs=epochs,
             device=check_device(device),
             cache=cache,
             threads=threads,

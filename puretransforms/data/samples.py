@@ -169,7 +169,8 @@ def gather(source: Any, channels: int | None = 3) -> LabelledImages:
     Args:
         source: a pair ``(images, labels)`` of tensors, a :class:`LabelledImages`, a map-style dataset of
             ``(image, label)``, a folder of class folders, tar shards, a Hugging Face dataset, or a
-            :class:`~puretransforms.data.sources.base.Source`. Files that cannot be decoded are left out, with a :class:`~puretransforms.errors.LeftOutWarning`.
+            :class:`~puretransforms.data.sources.base.Source`. Files that cannot be decoded are left
+            out, with a :class:`~puretransforms.errors.LeftOutWarning`.
         channels: 3 turns grey images into three equal channels; ``None`` leaves the channels as they are.
 
     Raises:

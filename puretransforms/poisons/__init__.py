@@ -1,11 +1,14 @@
 """Poison generators, one paper a file."""
 
 from .availability.autoregressive import AR
+from .availability.colour import ColourShift
 from .availability.convolution import CUDA, HUDA, VUDA
 from .availability.em import EMClasswise, EMSamplewise
 from .availability.lsp import LSP
+from .availability.mix import Mix
 from .availability.noise import ClasswiseNoise, SamplewiseNoise
 from .availability.ops import OPS
+from .availability.pil import PIL
 from .availability.rem import REM
 from .availability.sep import SEP
 from .availability.tap import HYPO, TAP
@@ -31,6 +34,7 @@ __all__ = [
     "HYPO",
     "LSP",
     "OPS",
+    "PIL",
     "REM",
     "SEP",
     "SIG",
@@ -41,9 +45,11 @@ __all__ = [
     "Blend",
     "BullseyePolytope",
     "ClasswiseNoise",
+    "ColourShift",
     "EMClasswise",
     "EMSamplewise",
     "GradientMatching",
+    "Mix",
     "Narcissus",
     "Poison",
     "PoisonRecord",

@@ -1,11 +1,14 @@
 """Every poison of the registry makes a row, and the test images that it aims at."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from puretransforms.benchmark.attacks import drawn_setup, find_attack
 from puretransforms.data.samples import LabelledImages
-from puretransforms.errors import BenchmarkError, HardwareError, LabelError, RegistryError
+from puretransforms.errors import BenchmarkError, HardwareError, LabelError, RegistryError, SourceError
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.availability.ops import OPS
 from puretransforms.poisons.backdoor.badnets import BadNets
@@ -20,6 +23,7 @@ TOYS = {  # of the poisons that train a network
     "gradient_matching": f"{ADVERSARIAL}:restarts=1:rate=0.1",
     "hypo": ADVERSARIAL,
     "narcissus": "width=4:epochs=1:rounds=8:lr=0.1",
+    "pil": "epochs=2:steps=3",
     "rem": "on_cpu=true:width=4:train_steps=1:pgd_steps=1:views=1:inner_steps=1",
     "sep": f"{ADVERSARIAL}:checkpoints=1",
     "tap": f"{ADVERSARIAL}:restarts=1",
@@ -128,3 +132,60 @@ def test_a_poison_of_another_module() -> None:
     train = data(12)
     attacked = find_attack("puretransforms.poisons.availability.convolution:CUDA:seed=3").run(train, data(4), 4)
     assert torch.equal(attacked.images, find_attack("cuda:seed=3").run(train, data(4), 4).images)
+
+
+def published(path: Path, **changes: np.ndarray) -> str:
+    """A file that holds images 3 and 1 of ``data(12)``, inverted."""
+    train = data(12)
+    arrays = {
+        "x": 255 - train.images[[3, 1]].permute(0, 2, 3, 1).numpy(),
+        "y": train.targets[[3, 1]].numpy(),
+        "index": np.array([3, 1]),
+    }
+    np.savez(path / "set.npz", **{name: array for name, array in (arrays | changes).items() if len(array)})
+    return f"published:path={path / 'set.npz'}"
+
+
+def test_a_published_set_stands_in_the_place_of_what_it_was_made_from(tmp_path: Path) -> None:
+    train, test = data(12), data(4, 1)
+    attacked = find_attack(published(tmp_path)).run(train, test, 4)
+    assert attacked.mask.nonzero()[:, 0].tolist() == [1, 3] and len(attacked.wanted) == 0
+    assert torch.equal(attacked.images[attacked.mask], 255 - train.images[attacked.mask])
+    assert torch.equal(attacked.images[~attacked.mask], train.images[~attacked.mask])
+    assert torch.equal(attacked.targets, train.targets)
+
+
+def test_without_places_it_is_the_first_images_in_order(tmp_path: Path) -> None:
+    train = data(12)
+    spec = published(tmp_path, y=train.targets[:2].numpy(), index=np.array([]))
+    assert find_attack(spec).run(train, data(4, 1), 4).mask.nonzero()[:, 0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"y": np.array([0, 0])}, "but 2 of 2 differ"),
+        ({"y": np.array([1])}, "a place in it for each"),
+        ({"index": np.array([3, 12])}, "0 to 11"),
+        ({"index": np.array([3, 3])}, "a place in it for each"),
+        ({"index": np.array(["a", "b"])}, "expected an .npz with x"),
+        ({"x": np.zeros((2, 8, 8, 3), np.uint8)}, r"\[2, 3, 8, 8\]"),
+        ({"x": np.zeros((2, 16, 16, 3), np.float32)}, "float32"),
+        ({"x": np.zeros((2, 16), np.uint8)}, "expected an .npz with x"),
+        ({"y": np.array([])}, "expected an .npz with x"),
+    ],
+)
+def test_a_file_that_is_not_of_this_data_is_refused(changes: dict, says: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=says):
+        find_attack(published(tmp_path, **changes)).run(data(12), data(4, 1), 4)
+
+
+@pytest.mark.parametrize("spec", ["published", "published:path=a.npz:rate=0.5"])
+def test_a_published_set_has_a_path_and_nothing_else(spec: str) -> None:
+    with pytest.raises(BenchmarkError, match=r"published:path=FILE\.npz"):
+        find_attack(spec)
+
+
+def test_no_file_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"at .*nothing\.npz"):
+        find_attack(f"published:path={tmp_path / 'nothing.npz'}").run(data(12), data(4, 1), 4)

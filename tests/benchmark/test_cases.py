@@ -8,6 +8,7 @@ import torch
 from puretransforms.benchmark.attacks import find_attack
 from puretransforms.benchmark.cases import PRESETS, Case, Preset
 from puretransforms.benchmark.defences import find_defence
+from puretransforms.registry import list_poisons, list_purifiers, parse
 from puretransforms.train.settings import DIGITS_SETTING
 
 
@@ -33,6 +34,12 @@ def test_clean_and_none_are_always_there_once() -> None:
     assert preset().with_grid() == preset()
 
 
+def test_another_number_of_epochs_is_another_victim() -> None:
+    longer = preset().with_grid(epochs=40).setting
+    assert (longer.name, longer.epochs, longer.width) == ("digits-40", 40, DIGITS_SETTING.width)
+    assert preset().with_grid(epochs=DIGITS_SETTING.epochs) == preset()
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_built(name: str) -> None:
     preset = PRESETS[name]
@@ -52,10 +59,19 @@ def test_the_gpu_preset_is_the_published_network_on_all_data() -> None:
     records.close()
 
 
+def test_the_gpu_preset_holds_every_poison_and_every_purifier_that_there_is() -> None:
+    gpu, control = PRESETS["gpu"], {"samplewise"}
+    assert set(list_poisons()) - control <= {parse(poison)[0] for poison in gpu.poisons}
+    composed = {"chain"}
+    assert set(list_purifiers()) - composed <= {find_defence(purifier).name for purifier in gpu.purifiers}
+
+
 def test_the_fast_victim_at_two_widths() -> None:
     quarter, full = PRESETS["quarter"], PRESETS["full"]
     assert (quarter.setting.width, full.setting.width) == ((16, 64, 64), (32, 128, 128))
     assert quarter.poisons == full.poisons and quarter.purifiers == full.purifiers
+    assert {"unet", "unet@test", "unet:jitter=true@access"} <= set(full.purifiers)
+    assert {"pil", "colour_shift", "mix", "mix:rate=0.5", "sig"} <= set(full.poisons)
     assert {"jpeg:quality=10", "jpeg:quality=30:chroma_quality=10", "grey_noise", "auto"} <= set(full.purifiers)
     assert (full.train_size, full.test_size, full.digits) == (None, None, False)
 
@@ -63,4 +79,4 @@ def test_the_fast_victim_at_two_widths() -> None:
 def test_the_tiny_grid_is_for_the_digits() -> None:
     tiny = PRESETS["tiny"]
     assert tiny.digits and tiny.setting == DIGITS_SETTING and tiny.seeds == (0,)
-    assert (tiny.poisons, tiny.purifiers) == (("clean", "lsp", "cuda"), ("none", "grayscale", "coin"))
+    assert (tiny.poisons, tiny.purifiers) == (("clean", "cuda"), ("none", "coin"))

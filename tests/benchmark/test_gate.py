@@ -36,7 +36,7 @@ GRID = [
     result("cuda", "jpeg", 0.50),
     result("ar", "none", 0.40),
     result("ar", "jpeg", 0.10),
-    result("badnets", "none", 0.9, 0.70),
+    result("badnets", "none", 0.9, 0.71),
     result("badnets", "jpeg", 0.8, 0.05),
     result("sig", "none", 0.9, 0.60),
     result("sig", "jpeg", 0.8, 0.50),
@@ -50,7 +50,7 @@ def test_who_is_strong() -> None:
     assert [name for name, one in found.items() if one.strong] == ["lsp", "cuda", "badnets"]
     assert found["lsp"].reached == pytest.approx(25) and found["lsp"].published == 13.1
     assert found["ar"].verdict == "weak on this victim", "40 % is not below 40 %"
-    assert found["sig"].verdict == "weak on this victim", "60 is less than 70 % of 98.3"
+    assert found["sig"].verdict == "weak on this victim", "60 is less than 70 %, and no published success is known"
     assert found["ops"].verdict == "not run undefended" and found["ops"].reached is None
 
 
@@ -58,6 +58,12 @@ def test_without_a_published_success_seventy_percent_is_asked_for() -> None:
     cases = [result("mine:Trigger", "none", 0.9, success) for success in (0.69, 0.71)]
     assert [strengths([one])[0].strong for one in cases] == [False, True]
     assert strengths(cases[:1])[0].published is None
+    assert "| mine:Trigger | v | success | 69.0 | unknown | weak on this victim |" in gate_markdown(cases[:1])
+
+
+def test_a_published_figure_is_of_the_poison_as_it_is_registered() -> None:
+    found = strengths([result("lsp", "none", 0.2), result("lsp:rate=0.5", "none", 0.8)])
+    assert [one.published for one in found] == [13.1, None]
 
 
 def test_a_weak_poison_counts_in_no_mean() -> None:

@@ -162,6 +162,9 @@ def test_the_command_of_a_case_runs_that_case_again(tmp_path: Path) -> None:
         "--seeds": "2,",
     }
     assert "torchvision:CIFAR10:data" in command_of(case, PRESETS["full"], "torchvision:CIFAR10:data")
+    assert "--epochs" not in words
+    longer = shlex.split(command_of(case, PRESETS["tiny"].with_grid(epochs=40), None))
+    assert longer[longer.index("--epochs") + 1] == "40"
     assert "--data" not in command_of(case, PRESETS["tiny"], None)
 
 

@@ -8,7 +8,15 @@ from statistics import mean
 import pytest
 
 from puretransforms.benchmark.entries import load_entries, save_entry
-from puretransforms.benchmark.leaderboard import Leaderboard, build_leaderboard
+from puretransforms.benchmark.leaderboard import (
+    BEGIN,
+    END,
+    PAGE,
+    Leaderboard,
+    build_leaderboard,
+    filled,
+    write_tables,
+)
 from puretransforms.errors import SourceError
 
 from .test_entries import entry
@@ -91,6 +99,15 @@ def test_the_tables_equal_the_page(board: Leaderboard) -> None:
     text = board.markdown()
     assert "| coin | access | 56.0 | 50.0 (cuda) | 80.0 | 10.5 | 100 | 50.0 | 62.0 ± 2.8 | 5.0 |" in text
     assert "since weak on this victim or not run undefended: ar (70.0)" in text
+    assert "| coin | access | 56.0 | 50.0 (cuda) | 80.0 | 10.5 | 100 | 2 of 2 |" in board.summary()
+    assert "bite on this victim: cuda, lsp." in board.summary()
+
+
+def test_published_figures_stand_beside_ours(board: Leaderboard) -> None:
+    assert "| lsp | none | 20.0 | 13.1 (APBench) | +6.9 | unexplained |" in board.markdown()
+    html = board.html.decode()
+    assert 'data-beside="lsp / none"' in html and 'data-beside="tap / none"' not in html
+    assert "+6.9" in html and "unexplained" in html
 
 
 def test_how_each_number_was_made_stands_on_the_page(board: Leaderboard) -> None:
@@ -117,6 +134,51 @@ def test_names_are_shown_and_not_run(tmp_path: Path) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="results of the benchmark"):
         build_leaderboard(tmp_path)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository with two texts, one page of an earlier time and no results."""
+    for folder in ("leaderboard", "docs"):
+        (tmp_path / folder).mkdir()
+    for name in ("README.md", "docs/leaderboard.md"):
+        (tmp_path / name).write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    (tmp_path / "docs" / PAGE).write_text("old")
+    return tmp_path
+
+
+def test_the_texts_of_a_checkout_are_brought_up_to_date_and_stay(checkout: Path) -> None:
+    write_tables(checkout)
+    texts = [checkout / "README.md", checkout / "docs" / "leaderboard.md"]
+    assert all("Being measured" in text.read_text() and "old" not in text.read_text() for text in texts)
+    assert not (checkout / "docs" / PAGE).exists()
+    write(checkout / "leaderboard" / "deep")
+    for _ in range(2):
+        written = write_tables(checkout)
+        board = build_leaderboard(checkout / "leaderboard")
+        assert written == [*texts, checkout / "docs" / PAGE]
+        assert board.summary().strip() in texts[0].read_text() and board.markdown().strip() in texts[1].read_text()
+        assert written[2].read_bytes() == board.html
+        assert all(text.read_text().startswith("before\n\n<") for text in texts)
+        assert all(text.read_text().endswith(">\n\nafter\n") for text in texts)
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END + BEGIN, BEGIN + END + BEGIN, BEGIN + END + END])
+def test_a_text_without_its_marks_is_refused(text: str) -> None:
+    with pytest.raises(SourceError, match="put them back"):
+        filled(text, "table")
+
+
+def test_the_texts_of_this_repository_equal_its_results(tmp_path: Path) -> None:
+    """Run ``make leaderboard`` if this fails."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "leaderboard").symlink_to(ROOT / "leaderboard")
+    for name in ("README.md", "docs/leaderboard.md"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    written = write_tables(tmp_path)
+    for path in written:
+        assert path.read_bytes() == (ROOT / path.relative_to(tmp_path)).read_bytes(), path.name
+    assert (len(written) == 3) == (ROOT / "docs" / PAGE).exists() == bool(load_entries(ROOT / "leaderboard"))
 
 
 def test_the_results_of_this_repository_can_be_read() -> None:

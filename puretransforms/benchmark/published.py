@@ -1,0 +1,77 @@
+"""Figures of papers for the rows and columns that the benchmark has too, beside ours."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..reporting.tables import markdown
+
+APART = 5.0
+"""Points of accuracy from which on a difference needs a reason."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell of ours and of a paper: test accuracy in percent, ResNet-18 of width 64 on CIFAR-10 in the paper.
+
+    Attributes:
+        poison, purifier: as in the results.
+        ours, published: the two figures; ``source`` is the paper.
+        note: empty up to :data:`APART` points of difference; else the reason, or ``"unexplained"``.
+    """
+
+    poison: str
+    purifier: str
+    ours: float
+    published: float
+    source: str
+    note: str
+
+    @property
+    def difference(self) -> float:
+        """Ours less the published."""
+        return self.ours - self.published
+
+
+@cache
+def _stored() -> dict[str, dict[str, Any]]:
+    return json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+
+
+def sources() -> dict[str, str]:
+    """What the name of each paper stands for."""
+    return _stored()["sources"]
+
+
+def comparisons(ours: Callable[[str, str], float | None]) -> list[Comparison]:
+    """Every published cell of which ``ours(poison, purifier)`` knows an accuracy in percent, by poison and purifier."""
+    found = [
+        _comparison(poison, purifier, value, published, source)
+        for source, columns in _stored()["figures"].items()
+        for purifier, rows in columns.items()
+        for poison, published in rows.items()
+        if (value := ours(poison, purifier)) is not None
+    ]
+    return sorted(found, key=lambda one: (one.poison != "clean", one.poison, one.purifier != "none", one.purifier))
+
+
+def _comparison(poison: str, purifier: str, ours: float, published: float, source: str) -> Comparison:
+    reasons = _stored()["reasons"]
+    known = reasons.get(f"{poison} / {purifier}") or reasons.get(f"* / {purifier}", "unexplained")
+    return Comparison(poison, purifier, ours, published, source, known if abs(ours - published) > APART else "")
+
+
+def comparison_markdown(cells: list[Comparison]) -> str:
+    """The table, with its sources under it; empty for no cell."""
+    if not cells:
+        return ""
+    rows = [
+        [c.poison, c.purifier, f"{c.ours:.1f}", f"{c.published:.1f} ({c.source})", f"{c.difference:+.1f}", c.note]
+        for c in cells
+    ]
+    named = "; ".join(f"{name}: {text}" for name, text in sources().items() if any(c.source == name for c in cells))
+    table = markdown(["trained on", "purifier", "ours", "published", "difference", f"over {APART:.0f} points"], rows)
+    return f"**Beside published figures** (ResNet-18 of width 64 there)\n\n{table}\n\n{named}."
