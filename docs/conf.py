@@ -1,0 +1,62 @@
+"""How the site is built: ``make docs``. Why Sphinx: see the group ``docs`` in pyproject.toml."""
+
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from latex2mathml.converter import convert
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import puretransforms  # noqa: E402
+
+project = "puretransforms"
+author = "The puretransforms maintainers"
+version = release = puretransforms.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+
+templates_path = ["_templates"]
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autosummary_ignore_module_all = False
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = "puretransforms"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_math_renderer = "mathml"
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+copybutton_prompt_text = r"^\$ |^>>> |^\.\.\. "
+copybutton_prompt_is_regexp = True
+
+
+def _inline(self, node):
+    self.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(self, node):
+    self.body.append(f'<div class="equation">{convert(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
