@@ -1,10 +1,13 @@
 """How the site is built: ``make docs``. Why Sphinx: see the group ``docs`` in pyproject.toml."""
 
+import inspect
+import re
 import sys
 from pathlib import Path
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.util.inspect import stringify_signature
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -58,5 +61,14 @@ def _block(self, node):
     raise nodes.SkipNode
 
 
+def _signature(app, what, name, obj, options, signature, returns):
+    """The arguments of ``__init__``: a ``__new__`` of a base class, which takes anything, stands before it."""
+    if what == "class" and "__init__" in dir(obj) and str(signature).startswith("(*"):
+        signature = stringify_signature(inspect.signature(obj.__init__, eval_str=False), unqualified_typehints=True)
+        return re.sub(r"^\(self,? ?", "(", signature).removesuffix(" -> None"), None
+    return None
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", _signature)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

@@ -140,6 +140,22 @@ def home(small: torch.Tensor) -> None:
     save(steps(columns, small[1].float(), 224), "home")
 
 
+def start(_: torch.Tensor) -> None:
+    """What the page `First five minutes` ends with: its first crop of the flower (vultilion, CC BY 2.0)."""
+    from sklearn.datasets import load_sample_image
+
+    draw = np.random.default_rng(0)
+    for name in ("china", "flower"):
+        for number in range(150):
+            top, left = draw.integers(0, 427 - 64), draw.integers(0, 640 - 64)
+            if (name, number) == ("flower", 0):
+                crop = Image.fromarray(load_sample_image("flower.jpg")[top : top + 64, left : left + 64])
+    clean = F.pil_to_tensor(crop.resize((32, 32)))
+    bad, _ = pt.create("classwise", "poison", num_classes=2)(clean, 1, index=150)
+    columns = [("clean", clean), ("poisoned", bad), ("purified", pt.JPEGCompress(10)(bad))]
+    save(steps(columns, clean.float(), 224), "start")
+
+
 def coin(small: torch.Tensor) -> None:
     bad = poisoned("cuda", small)[1]
     noise = KeyedNoise(0, torch.tensor([0]))
@@ -325,7 +341,7 @@ def between(text: str, content: str) -> str:
 def main() -> None:
     torch.set_num_threads(1)
     small = photographs(32)
-    for draw in (home, coin, ebm, unet, vae, baselines, projection):
+    for draw in (home, start, coin, ebm, unet, vae, baselines, projection):
         draw(small)
     figures = {"poisons": poison_gallery(small), "purifiers": purifier_gallery(small)}
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
