@@ -16,6 +16,7 @@ import puretransforms  # noqa: E402
 
 project = "puretransforms"
 author = "The puretransforms maintainers"
+copyright = f"{author}, Apache-2.0"
 version = release = puretransforms.__version__
 
 extensions = [
@@ -44,6 +45,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_theme_options = {"light_css_variables": {"font-stack": "system-ui, sans-serif"}}
 html_math_renderer = "mathml"
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

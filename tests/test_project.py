@@ -1,17 +1,16 @@
 """What stands around the code agrees with it: versions, workflows, dependency groups, forms."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import puretransforms
+from puretransforms.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -65,7 +64,5 @@ def test_every_requirement_is_imported():
 def test_the_shell_completes_commands(shell):
     words = {"COMP_WORDS": "puretransforms sc", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "puretransforms sc"}
     asked = {"_PURETRANSFORMS_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    script = "from puretransforms.cli.main import app; app(prog_name='puretransforms')"
-    environment = {**os.environ, **words, **asked}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
-    assert "scan" in done.stdout and "clean" not in done.stdout, done.stderr
+    said = CliRunner().invoke(app, [], env={**words, **asked}, prog_name="puretransforms").output
+    assert "scan" in said and "verify" not in said
