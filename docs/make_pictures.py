@@ -78,7 +78,7 @@ def sheet(rows: list[list[tuple[Image.Image, str]]]) -> Image.Image:
     heights = [max(p.height for p, _ in row) + LINE * n + GAP for row, n in zip(rows, lines, strict=True)]
     width = max(sum(p.width + GAP for p, _ in row) - GAP for row in rows)
     out = Image.new("RGBA", (width, sum(heights) - GAP), (255, 255, 255, 0))
-    draw, font, y = ImageDraw.Draw(out), ImageFont.load_default(15), 0
+    draw, font, y = ImageDraw.Draw(out), ImageFont.load_default(16), 0
     for row, height in zip(rows, heights, strict=True):
         x = 0
         for picture, text in row:
@@ -106,9 +106,9 @@ def steps(columns: list[tuple[str, torch.Tensor]], clean: torch.Tensor, side: in
 def change(difference: torch.Tensor, side: int) -> tuple[Image.Image, str]:
     """A difference as grey plus as much as fits, and its factor in words."""
     if not difference.abs().max():
-        return enlarged(shown(difference, 1), side), "no difference"
+        return enlarged(shown(difference, 1), side), "no\ndifference" if side < 120 else "no difference"
     times = factor([difference])
-    return enlarged(shown(difference, times), side), f"difference x{times:g}"
+    return enlarged(shown(difference, times), side), f"change x{times:g}"
 
 
 # --- one picture a page -------------------------------------------------------------------------------------------
@@ -134,33 +134,33 @@ def home(small: torch.Tensor) -> None:
     cured = pt.COINInterpolate(seed=0)(bad)
     columns = [
         (f"clean\naccuracy {found['clean']:.1f} %", small[1]),
-        (f"poisoned with CUDA\naccuracy {found['poisoned']:.1f} %", bad[1]),
-        (f"purified with COIN\naccuracy {found['online']:.1f} %", cured[1]),
+        (f"with CUDA\naccuracy {found['poisoned']:.1f} %", bad[1]),
+        (f"with COIN\naccuracy {found['online']:.1f} %", cured[1]),
     ]
-    save(steps(columns, small[1].float(), 224), "home")
+    save(steps(columns, small[1].float(), 160), "home")
 
 
 def start(_: torch.Tensor) -> None:
-    """What the page `First five minutes` ends with: its first crop of the flower (vultilion, CC BY 2.0)."""
+    """What the page `First five minutes` ends with: crop 116 of the flower (vultilion, CC BY 2.0)."""
     from sklearn.datasets import load_sample_image
 
     draw = np.random.default_rng(0)
     for name in ("china", "flower"):
         for number in range(150):
             top, left = draw.integers(0, 427 - 64), draw.integers(0, 640 - 64)
-            if (name, number) == ("flower", 0):
+            if (name, number) == ("flower", 116):
                 crop = Image.fromarray(load_sample_image("flower.jpg")[top : top + 64, left : left + 64])
     clean = F.pil_to_tensor(crop.resize((32, 32)))
-    bad, _ = pt.create("classwise", "poison", num_classes=2)(clean, 1, index=150)
+    bad, _ = pt.create("classwise", "poison", num_classes=2)(clean, 1, index=266)
     columns = [("clean", clean), ("poisoned", bad), ("purified", pt.JPEGCompress(10)(bad))]
-    save(steps(columns, clean.float(), 224), "start")
+    save(steps(columns, clean.float(), 160), "start")
 
 
 def coin(small: torch.Tensor) -> None:
     bad = poisoned("cuda", small)[1]
     noise = KeyedNoise(0, torch.tensor([0]))
     offsets = draw_offsets(noise, 32, 32, 2.0)[0]
-    part, side, top, left = 12, 264, 8, 8
+    part, side, top, left = 12, 168, 8, 8
     cut = slice(top, top + part), slice(left, left + part)
     arrows = enlarged(bad[:, *cut], side).point(lambda v: 150 + v * 105 // 255)
     draw, cell = ImageDraw.Draw(arrows), side // part
@@ -171,44 +171,44 @@ def coin(small: torch.Tensor) -> None:
             draw.line((x, y, x + a * cell / 2, y + b * cell / 2), (40, 40, 60), 2)
             draw.ellipse((x - 2, y - 2, x + 2, y + 2), (200, 40, 30))
     out = pt.COINInterpolate(seed=0)(bad)
-    captions = ["12 x 12 pixels", "where each pixel looks\n(at half the distance)", "what it finds there"]
+    captions = ["12 x 12 pixels", "where each looks\n(half the distance)", "what it finds there"]
     pictures = [enlarged(bad[:, *cut], side), arrows, enlarged(out[:, *cut], side)]
     save(sheet([list(zip(pictures, captions, strict=True))]), "coin")
 
 
 def ebm(small: torch.Tensor) -> None:
     bad = poisoned("lsp", small)
-    columns = [("clean", small[1]), ("poisoned with LSP", bad[1])]
+    columns = [("clean", small[1]), ("poisoned\nwith LSP", bad[1])]
     for count in (25, 50, 75):
         columns.append((f"{count} steps", pt.EBMPurify(steps=count, seed=0, precision="fp32")(bad)[1]))
-    save(steps(columns, small[1].float(), 160), "ebm")
+    save(steps(columns, small[1].float(), 96), "ebm")
 
 
 def unet(small: torch.Tensor) -> None:
     bad = poisoned("lsp", small)
-    columns = [("clean", small[1]), ("poisoned with LSP", bad[1])]
+    columns = [("clean", small[1]), ("poisoned\nwith LSP", bad[1])]
     for luma, chroma in ((16, 16), (25, 75), (60, 60)):
         columns.append(
-            (f"strength {luma}, {chroma}", pt.UNetPurify(strength=float(luma), chroma=float(chroma))(bad)[1])
+            (f"strength\n{luma}, {chroma}", pt.UNetPurify(strength=float(luma), chroma=float(chroma))(bad)[1])
         )
-    save(steps(columns, small[1].float(), 160), "unet")
+    save(steps(columns, small[1].float(), 96), "unet")
 
 
 def vae(small: torch.Tensor) -> None:
     bad = poisoned("classwise", small)
     columns = [("clean", small[1]), ("class-wise noise", bad[1])]
     columns += [("vae-small-32", pt.VAEPurify(precision="fp32")(bad)[1]), ("JPEG-30", pt.JPEGCompress(30)(bad)[1])]
-    save(steps(columns, small[1].float(), 192), "vae")
+    save(steps(columns, small[1].float(), 128), "vae")
 
 
 def baselines(small: torch.Tensor) -> None:
     bad = poisoned("lsp", small)
-    columns = [("poisoned with LSP", bad[1])]
+    columns = [("poisoned\nwith LSP", bad[1])]
     columns += [(f"JPEG-{q}", pt.JPEGCompress(q)(bad)[1]) for q in (75, 30, 10)]
-    save(steps(columns, small[1].float(), 192), "jpeg")
+    save(steps(columns, small[1].float(), 128), "jpeg")
     others = {"Grayscale": "grayscale", "2 bits": "bitdepth", "Gaussian 3x3": "gaussian", "median 3x3": "median"}
     columns = [(title, pt.create(name)(bad)[1]) for title, name in others.items()]
-    save(steps(columns, small[1].float(), 192), "baselines")
+    save(steps(columns, small[1].float(), 128), "baselines")
 
 
 def crops() -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,12 +227,10 @@ def fitted_projection(spec: str) -> pt.OrthogonalProjection:
 def projection(small: torch.Tensor) -> None:
     bad, learned = poisoned("lsp", small), fitted_projection("lsp")
     pattern = learned.basis[:, 0].reshape(3, 32, 32)
-    pattern = shown(pattern * 127 / pattern.abs().max(), 1)
-    rows = steps(
-        [("clean", small[1]), ("poisoned with LSP", bad[1]), ("projected", learned(bad)[1])], small[1].float(), 192
-    )
-    picture = sheet([[(rows, ""), (enlarged(pattern, 192), "one direction\nthat is removed")]])
-    save(picture, "projection")
+    columns = [("clean", small[1]), ("poisoned\nwith LSP", bad[1]), ("projected", learned(bad)[1])]
+    picture = steps(columns, small[1].float(), 128)
+    pattern = enlarged(shown(pattern * 127 / pattern.abs().max(), 1), 128)
+    save(sheet([[(picture, ""), (pattern, "one direction\nthat is removed")]]), "projection")
 
 
 # --- galleries ----------------------------------------------------------------------------------------------------
@@ -263,10 +261,10 @@ def purifier_gallery(small: torch.Tensor) -> dict[str, dict[str, float]]:
     for spec in GALLERY:
         fixed = {"precision": "fp32"} if spec in ("ebm", "vae") else {}
         purify = fitted_projection("lsp") if spec == "projection" else pt.create(spec, "purifier", **fixed, seed=0)
-        given = {"clean, 32 pixels": small[1], "with LSP, 32 pixels": bad[1]}
+        given = {"clean, 32 px": small[1], "with LSP, 32 px": bad[1]}
         if spec != "projection":
             size = 64 if fixed else 128  # the largest that their weights are for
-            given[f"photograph, {size} pixels"] = photographs(size)[2]
+            given[f"photo, {size} px"] = photographs(size)[2]
         rows, measured = [], []
         for caption, image in given.items():
             out = purify(image)
