@@ -21,6 +21,7 @@ FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 def somewhere(tmp_path, monkeypatch, photo):
     """A working folder with ``data/train`` in it, three classes of four photographs each."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("PIL.Image.Image.show", lambda self: None)  # no window
     monkeypatch.setattr(registry, "_CLASSES", {role: dict(known) for role, known in registry._CLASSES.items()})
     for label, name in enumerate(("cat", "dog", "frog")):
         folder = tmp_path / "data" / "train" / name
