@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-avx2 test-slow test-hub-oldest lint cards leaderboard docs bench-coin bench-ebm bench-unet bench-vae clean-build
+.PHONY: demo test test-avx2 test-slow test-hub-oldest lint cards leaderboard docs pictures bench-coin bench-ebm bench-unet bench-vae clean-build
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[demo,docs,kornia,test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo,kornia]' --group dev
 	touch $(READY)
 
 demo: $(READY)  ## poison handwritten digits, purify them, train on each, print the table, write the report
@@ -45,8 +45,11 @@ cards: $(READY)  ## README.md of every weights folder, from its meta.json
 leaderboard: $(READY)  ## tables of README.md and docs/leaderboard.md, and the page beside it, from leaderboard/*.json
 	$(BIN)/python -c "from puretransforms.benchmark.leaderboard import write_tables; print(*write_tables('.'), sep='\n')"
 
-docs: $(READY)  ## the documentation site, in site/
-	$(BIN)/mkdocs build --strict
+docs: $(READY)  ## the documentation site, in site/; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs site
+
+pictures: $(READY)  ## the pictures of the site, and the figures of the two galleries
+	$(BIN)/python docs/make_pictures.py
 
 bench-ebm: $(READY)  ## speed of EBMPurify beside a plain Langevin loop; writes docs/results/ebm-speed.json
 	$(BIN)/python experiments/ebm_speed.py --out docs/results/ebm-speed.json

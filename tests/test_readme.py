@@ -1,4 +1,4 @@
-"""Every code block of the README and of the pages under docs/ runs, in order, page by page."""
+"""Every code block of the README, CONTRIBUTING and the pages under docs/ runs, in order, page by page."""
 
 import re
 import shlex
@@ -9,10 +9,11 @@ import torch
 from torchvision.transforms.v2 import functional as F
 from typer.testing import CliRunner
 
+from puretransforms import registry
 from puretransforms.cli.main import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -20,6 +21,8 @@ FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 def somewhere(tmp_path, monkeypatch, photo):
     """A working folder with ``data/train`` in it, three classes of four photographs each."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("PIL.Image.Image.show", lambda self: None)  # no window
+    monkeypatch.setattr(registry, "_CLASSES", {role: dict(known) for role, known in registry._CLASSES.items()})
     for label, name in enumerate(("cat", "dog", "frog")):
         folder = tmp_path / "data" / "train" / name
         folder.mkdir(parents=True)

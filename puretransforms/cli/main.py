@@ -23,7 +23,6 @@ from .weights import app as weights
 app = typer.Typer(
     cls=OneLineErrors,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Purify poisoned image data before training.",
 )

@@ -120,7 +120,7 @@ class FoldedEnergyNet(nn.Module):
         super().__init__()
         self.act = activation()
         self.stem = _pair(3, nf, nn.Conv2d(nf, nf, 4, stride=2, padding=1), activation)
-        self.stem_skip = nn.Conv2d(3, nf, 1, bias=False)
+        self.stem_skip: nn.Module = nn.Conv2d(3, nf, 1, bias=False)
         self.down = _pair(nf, nf, nn.Conv2d(nf, nf, 4, stride=2, padding=1), activation)
         self.down_skip = nn.Conv2d(nf, nf, 1, bias=False)
         self.residual1 = _pair(nf, nf, nn.Conv2d(nf, nf, 3, padding=1), activation)
@@ -147,8 +147,10 @@ class TwoTermConv2d(nn.Module):
         dtype: of the weights here, and of the input.
     """
 
-    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
+    def __init__(self, conv: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
+        if not isinstance(conv, nn.Conv2d):
+            raise TypeError(f"expected a Conv2d, got {type(conv).__name__}.")
         rounded = conv.weight.to(dtype)
         rest = (conv.weight - rounded.to(conv.weight.dtype)).to(dtype)
         self.weight = nn.Parameter(torch.cat((rounded, rest), dim=1))
@@ -189,9 +191,10 @@ def frozen(net: EnergyNet | FoldedEnergyNet, dtype: torch.dtype = torch.float32)
     """
     with torch.inference_mode(False), torch.no_grad():
         copy = deepcopy(fold(net))
-        head, conv, skip = deepcopy(copy.head), copy.stem.conv1, copy.stem_skip
+        head = deepcopy(copy.head)
         if dtype.itemsize < 4:
-            copy.stem.conv1, copy.stem_skip = TwoTermConv2d(conv, dtype), TwoTermConv2d(skip, dtype)
+            copy.stem[0] = TwoTermConv2d(copy.stem[0], dtype)
+            copy.stem_skip = TwoTermConv2d(copy.stem_skip, dtype)
         copy.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         copy.head = head.to(torch.promote_types(dtype, torch.float32))
         return copy.requires_grad_(False)
