@@ -294,7 +294,6 @@ class Sleepy(pt.PureTransform):
 '''
 
 
-@pytest.mark.slow  # signals to a process and its workers: on a busy machine it has hung once
 def test_ctrl_c_says_how_to_go_on(source, tmp_path):
     (tmp_path / "sleepy.py").write_text(SLEEPY)
     words = ["clean", "source", "out", "--with", "sleepy:Sleepy", "--no-progress"]
@@ -309,6 +308,7 @@ def test_ctrl_c_says_how_to_go_on(source, tmp_path):
     deadline = time.monotonic() + 120
     while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert (tmp_path / "started").exists(), process.communicate()[1] if process.poll() is not None else "too slow"
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
     try:
         said = process.communicate(timeout=60)[1]
