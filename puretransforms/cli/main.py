@@ -17,7 +17,7 @@ from ..data.open_source import named
 from ..data.samples import class_names, gather, labels_of
 from ..errors import RegistryError, SourceError
 from ..registry import Role, create, find, list_poisons, list_purifiers, parameters, parse, summary
-from .shell import OneLineErrors, check_device, note, say, screen
+from .shell import OneLineErrors, check_device, note, say, scanned, screen
 from .weights import app as weights
 
 app = typer.Typer(
@@ -349,7 +349,10 @@ def _classes(dataset: Any) -> int:
 
 def _cleaned(result: Any) -> str:
     counts = ", ".join(f"{number:,} {status}" for status, number in sorted(result.counts.items()) if number)
-    lines = [
+    if result.unchanged:
+        counts += f" ({result.unchanged:,} of the purified unchanged)"
+    lines = [] if result.scan is None else scanned(result.scan)
+    lines += [
         f"{counts or 'nothing to do'}, in {_time(result.seconds)} ({result.images_per_second:,.0f} images/s)",
         f"purified images in {result.out}",
     ]
