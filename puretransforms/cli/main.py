@@ -349,11 +349,10 @@ def _classes(dataset: Any) -> int:
 
 def _cleaned(result: Any) -> str:
     counts = ", ".join(f"{number:,} {status}" for status, number in sorted(result.counts.items()) if number)
-    if result.unchanged:
-        counts += f" ({result.unchanged:,} of the purified unchanged)"
-    lines = [] if result.scan is None else scanned(result.scan)
-    lines += [
-        f"{counts or 'nothing to do'}, in {_time(result.seconds)} ({result.images_per_second:,.0f} images/s)",
+    same = f" ({result.unchanged:,} of the purified unchanged)" if result.unchanged else ""
+    lines = [
+        *scanned(result.scan),
+        f"{counts or 'nothing to do'}{same}, in {_time(result.seconds)} ({result.images_per_second:,.0f} images/s)",
         f"purified images in {result.out}",
     ]
     if result.report is not None:

@@ -70,8 +70,10 @@ def check_device(device: str | None) -> str | None:
     return device
 
 
-def scanned(scan: Mapping[str, Any]) -> list[str]:
+def scanned(scan: Mapping[str, Any] | None) -> list[str]:
     """What the scan of ``auto`` said, and what was done about it, in lines; ``scan`` as in ``run.json``."""
+    if scan is None:
+        return []
     lines = [f"scan: {scan['headline']}. {scan['sentence']}", *(f"- {line}" for line in scan["reasons"])]
     dropped = scan["dropped"]
     if dropped["images"]:

@@ -26,7 +26,8 @@ BLIND = (
 # What `auto` applies, and what a report recommends: a purifier by name and options, as `create` takes it. A kind that
 # is not here gets none. JPEG-10 and COIN against bounded and convolved poison: docs/results/bench-cpu (report.md), a
 # narrow network. There JPEG-10 leaves a trigger as strong as it was (BadNets: 94.8 % success before, 93.6 % after), so
-# what carries one is put aside, and what is left is judged once more.
+# what carries one is put aside, and what is left is judged once more. JPEG of 30 luma and 10 chroma
+# ("jpeg:quality=30:chroma_quality=10") is to be compared with JPEG-10 by the benchmark of the large presets first.
 PURIFIERS: dict[Kind, str] = {
     Kind.BOUNDED: "jpeg:quality=10",
     Kind.CONVOLVED: "coin:alpha=2.0",
