@@ -355,10 +355,8 @@ def _cleaned(result: Any) -> str:
         f"{counts or 'nothing to do'}{same}, in {_time(result.seconds)} ({result.images_per_second:,.0f} images/s)",
         f"purified images in {result.out}",
     ]
-    if result.report is not None:
-        lines.append(f"report in {result.report}")
-    if not result.complete:
-        lines.append("not complete yet: units of other ranks are open")
+    lines += [] if result.report is None else [f"report in {result.report}"]
+    lines += [] if result.complete else ["not complete yet: units of other ranks are open"]
     return "\n".join(lines)
 
 
