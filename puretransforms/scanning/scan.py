@@ -57,16 +57,14 @@ class ScanResult:
     def carriers(self) -> dict[int, list[str]]:
         """The images that carry a trigger: place in the sample, and the detectors that name it.
 
-        Suspects of the detectors whose alarm means a trigger; of those that compare images (agreement, lookalikes) only
-        where the verdict is a trigger too, for what is on all images makes some of them alike as well. A class that
-        would keep less than a fifth of its images keeps all of them: what nearly all of a class carries tells the
-        class, which is for a purifier to remove.
+        Suspects of the detectors whose alarm means a trigger, where the verdict is one too: what a convolution does to
+        all images makes some of them alike as well. A class that would keep less than a fifth of its images keeps all
+        of them: what nearly all of a class carries tells the class, which is for a purifier to remove.
         """
         found: dict[int, list[str]] = {}
-        for finding in self.findings:
+        for finding in self.findings if self.verdict.kind is Kind.TRIGGERED else ():
             means_trigger = finding.alarm and finding.detector.kind(finding) is Kind.TRIGGERED
-            believed = finding.detector.exact or self.verdict.kind is Kind.TRIGGERED
-            for i in finding.suspects if means_trigger and believed else ():
+            for i in finding.suspects if means_trigger else ():
                 found.setdefault(i, []).append(finding.name)
         labels, named = self.sample.labels, torch.tensor(sorted(found), dtype=torch.int64)
         held = labels.bincount()

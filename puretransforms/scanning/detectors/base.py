@@ -41,7 +41,6 @@ class Detector(ABC):
         cautious: compare the lower end of the interval with the threshold, not the score itself. Not so where the
             score is an extreme value, whose spread the threshold already allows for.
         image_level: images that score above this are suspects; ``None``: the threshold.
-        exact: its suspects carry what it looks for, each by itself and whatever else is in the data.
     """
 
     name: ClassVar[str]
@@ -49,7 +48,6 @@ class Detector(ABC):
     weight: ClassVar[int] = 9
     cautious: ClassVar[bool] = True
     image_level: ClassVar[float | None] = None
-    exact: ClassVar[bool] = False
     threshold: float = inf
 
     @abstractmethod

@@ -22,7 +22,6 @@ class Levels(Detector):
     question = "Does a class hold images of reduced colour depth, and the others not?"
     weight = 1
     image_level = 1 - FEW
-    exact = True
 
     def look(self, sample: Sample) -> Finding:
         occupancy = torch.cat([level_occupancy(part) for part in sample.pixels.split(512)])

@@ -27,7 +27,6 @@ class Patches(Detector):
     question = "Does the same striking pixel or small patch stand at the same place in many images of a class?"
     weight = 1
     image_level = 0.5
-    exact = True
 
     def look(self, sample: Sample) -> Finding:
         images = torch.full((len(sample),), float("nan"))
