@@ -95,7 +95,7 @@ def fit_first(
                 if keep:
                     _put_plan(store, plan | {"fitted": False}, folder)
                 _fit(purifier, source, folder, seed, device, bar)
-                said = getattr(purifier, "scan_summary", None)
+                said = next((said for part in parts(purifier) if (said := getattr(part, "scan_summary", None))), None)
                 purifier.save_pretrained(folder)
                 for file in folder.glob(f"{_CHECKPOINT}*"):
                     file.unlink()

@@ -72,6 +72,14 @@ def test_suspects_go_aside_from_every_source(tmp_path, told, images, snapshot):
     assert snapshot(out) == before
 
 
+def test_auto_in_a_chain_puts_them_aside_too(tmp_path, images, monkeypatch):
+    for name in ("fit", "scan_summary"):
+        monkeypatch.setattr(AutoPurify, name, vars(Told)[name])
+    with pytest.warns(UntouchedImageWarning, match=r"^3 image\(s\) that carry a trigger"):
+        result = quietly(as_folder(tmp_path / "folder", images), tmp_path / "out", ["auto", "jpeg:quality=90"])
+    assert result.counts == {"purified": COUNT - 3, "quarantined": 3} and result.scan["purifier"] == "Grayscale()"
+
+
 def test_what_is_loaded_is_without_them(tmp_path, images):
     kept = [i for i in range(COUNT) if i not in NUMBERS]
     with pytest.warns(UntouchedImageWarning, match="carry a trigger"):
