@@ -26,7 +26,7 @@ def look(clean: torch.Tensor, tap: torch.Tensor, labels: torch.Tensor, rate: flo
     found = as_json(scan(Mixed(clean, tap, labels, rate, seed), sample=None, progress=False))
     scores = {f["name"]: {key: f[key] for key in ("score", "low", "threshold", "alarm")} for f in found["findings"]}
     about = {"rate": rate, "seed": seed, "images": len(labels)}
-    return about | {key: found[key] for key in ("verdict", "confidence", "alarms", "words")} | {"scores": scores}
+    return about | {key: found[key] for key in ("verdict", "confidence", "alarms", "sentence")} | {"scores": scores}
 
 
 if __name__ == "__main__":

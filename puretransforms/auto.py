@@ -1,6 +1,7 @@
 """``AutoPurify``: scan a dataset, then purify it as the verdict advises."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from warnings import warn
@@ -8,10 +9,11 @@ from warnings import warn
 from torch import nn
 
 from .errors import InsufficientScanWarning, NotFittedError
+from .functional import checks
 from .functional.random import KeyedNoise
 from .functional.shapes import Float, Tensor
 from .registry import find, register
-from .scanning.scan import ScanResult, scan
+from .scanning.scan import ScanResult, examine, scan
 from .transforms.base import PureTransform
 from .transforms.coin import COINInterpolate
 
@@ -20,11 +22,13 @@ from .transforms.coin import COINInterpolate
 class AutoPurify(PureTransform):
     """Scan the dataset and purify it as the verdict advises: ``AutoPurify().fit(dataset)``.
 
-    COIN for convolution-based poison, JPEG for bounded noise and triggers, nothing at all where the scan raised no
-    alarm (a purifier costs accuracy) or could not look well enough (which is a warning).
-    ``clean(source, out, "auto")`` does both. A fitted one may as well stand in a training pipeline, after crop and
-    flip: where :attr:`online` is true that protects better than stored images, provided ``seed=None``, which draws anew
-    at every access.
+    The purifier of each verdict stands in :data:`puretransforms.scanning.verdict.PURIFIERS`: COIN for convolution-based
+    poison, JPEG for bounded noise, nothing at all where the scan raised no alarm (a purifier costs accuracy) or could
+    not look well enough (which is a warning). No purifier cures a trigger: images that carry one are named in
+    :attr:`dropped`, and the chain is chosen by a second look at the others. ``clean(source, out, "auto")`` does all of
+    it, and puts the dropped images into ``<out>.quarantine``. A fitted one may as well stand in a training pipeline,
+    after crop and flip: where :attr:`online` is true that protects better than stored images, provided ``seed=None``,
+    which draws anew at every access.
 
     Args:
         chain: ``[{"name": "coin", "alpha": 2.0}, ...]``, applied in this order, by registered names; ``[]`` leaves
@@ -33,6 +37,8 @@ class AutoPurify(PureTransform):
 
     Attributes:
         result: what the scan found, after :meth:`fit`; not kept in copies.
+        dropped: after :meth:`fit`, the images that carry a trigger (path, or index in a dataset) and the detectors that
+            say so; not kept in copies.
 
     >>> import torch
     >>> AutoPurify([{"name": "jpeg", "quality": 10}])(torch.rand(2, 3, 32, 32)).shape
@@ -45,6 +51,7 @@ class AutoPurify(PureTransform):
         self,
         chain: list[dict[str, Any]] | None = None,
         *,
+        drop: str = "suspects",
         seed: int | None = None,
         device: str | None = None,
         images: str = "first",
@@ -55,7 +62,9 @@ class AutoPurify(PureTransform):
         super().__init__(
             seed=seed, device=device, images=images, chunk_size=chunk_size, differentiable=differentiable, p=p
         )
+        self.drop = checks.choice("drop", drop, ("suspects", "none"))
         self.result: ScanResult | None = None
+        self.dropped: dict[str, list[str]] = {}
         self._set(chain)
 
     def _set(self, chain: list[dict[str, Any]] | None) -> None:
@@ -68,12 +77,19 @@ class AutoPurify(PureTransform):
         self.randomized = any(step.randomized for step in steps)
 
     @property
-    def scan_summary(self) -> dict[str, str] | None:
-        """The verdict of :attr:`result` in words (``"headline"``, ``"words"``, ``"advice"``), for a report."""
+    def scan_summary(self) -> dict[str, Any] | None:
+        """The verdict of :attr:`result`, the chain and :attr:`dropped` as plain data, for a report."""
         if self.result is None:
             return None
         verdict = self.result.verdict
-        return {"headline": verdict.headline, "words": verdict.words, "advice": verdict.advice.words}
+        return {
+            "headline": verdict.headline,
+            "sentence": verdict.sentence,
+            "reasons": verdict.reasons,
+            "misses": verdict.misses,
+            "purifier": ", then ".join(map(repr, cast(Iterable[Any], self.steps))) or "none",
+            "dropped": self.dropped,
+        }
 
     @property
     def online(self) -> bool:
@@ -99,8 +115,10 @@ class AutoPurify(PureTransform):
     ) -> "AutoPurify":
         """Scan ``dataset`` and choose the chain; what was found is in :attr:`result`.
 
-        Energies, which change no advice, are left out of the scan. Where the scan is insufficient the chain is empty,
-        with an :class:`~puretransforms.errors.InsufficientScanWarning`.
+        Where images carry a trigger and ``drop`` is ``"suspects"``, all images are looked at, not a draw: the carriers
+        are in :attr:`dropped`, and the chain is what the detectors say of the others (none against further triggers).
+        Energies, which change no advice, are left out. Where the scan is insufficient the chain is empty, with an
+        :class:`~puretransforms.errors.InsufficientScanWarning`.
 
         Args:
             dataset: what :func:`puretransforms.scanning.scan.scan` takes.
@@ -108,8 +126,17 @@ class AutoPurify(PureTransform):
             seed: of the draw; ``None`` for 0.
             device, checkpoint, on_record: not used: the scan takes seconds.
         """
-        self.result = scan(dataset, sample=sample, seed=seed or 0, workers=workers, progress=progress, ebm=None)
-        self._set(self.result.verdict.advice.chain)
+        look = partial(scan, dataset, seed=seed or 0, workers=workers, progress=progress, ebm=None)
+        self.result, self.dropped = look(sample=sample), {}
+        chain = self.result.verdict.advice.chain
+        if self.drop == "suspects" and self.result.carriers:
+            if self.result.partial:
+                self.result = look(sample=None)
+            names, carriers = self.result.sample.names, self.result.carriers
+            self.dropped = {names[i]: found for i, found in carriers.items()}
+            rest = examine(self.result.sample.without(carriers))
+            chain = [] if rest.carriers else rest.verdict.advice.chain  # never a purifier against a trigger on a few
+        self._set(chain)
         if self.result.insufficient:
             verdict = self.result.verdict
             reasons = "".join(f"; {reason}" for reason in verdict.reasons)
@@ -136,4 +163,4 @@ class AutoPurify(PureTransform):
         return f"{type(self).__name__}(chain={self.chain}, seed={self.seed})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "result": None}  # worker processes need the chain alone
+        return {**self.__dict__, "result": None, "dropped": {}}  # worker processes need the chain alone

@@ -1,8 +1,11 @@
 """``clean(source, out, purifier)``: images in, the same images purified out."""
 
+import hashlib
+import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -60,7 +63,8 @@ def clean(
     images are copied byte for byte. A torchvision dataset gives an ``ImageFolder`` with the same targets, a Hugging
     Face dataset Parquet with the same features, tar shards the same shards with new image members. All get
     ``manifest.jsonl`` (a row for every source file or row), ``run.json`` (the configuration) and ``report.html``; all
-    images are lossless PNG. Damaged images are put aside in ``<out>.quarantine``. Alpha, ICC profile and EXIF are kept
+    images are lossless PNG. Damaged images are put aside in ``<out>.quarantine``, and so
+    are those that carry a trigger by the scan of ``"auto"``. Alpha, ICC profile and EXIF are kept
     and the EXIF orientation is applied; of several frames the first is taken; 16-bit and float pixels are brought to
     8 bits.
 
@@ -81,8 +85,8 @@ def clean(
             One that reads labels (:attr:`PureTransform.reads_labels`) is given those of the images, by the numbers of
             the source or by the names of the classes that it was fitted to. One that is not fitted, such as
             ``VAEPurify(weights=None)``, is fitted to ``source`` first, and kept in ``<out>.purifier``. Text is what
-            :func:`puretransforms.create` takes, such as ``"jpeg:quality=10"``, or ``"auto"``, which scans ``source``
-            and purifies as the verdict advises. A list is a chain.
+            :func:`puretransforms.create` takes, such as ``"jpeg:quality=10"``, or ``"auto"``, which scans ``source``,
+            puts aside what no purifier cures and purifies the rest as the verdict advises. A list is a chain.
         batch_size: at most so many images of one size at a time.
         workers: processes that read and write (default: one for each core this process may use); with
             ``engine="ray"`` threads of each actor (default: 1).
@@ -148,7 +152,8 @@ def clean(
             complete, summary = conclude(writer, len(units), report)
     if complete:
         _warn_of(summary)
-    return _result(writer, summary, complete, sum(len(unit.tasks) for unit in todo), time.perf_counter() - started)
+    files = sum(len(unit.tasks) for unit in todo)
+    return _result(writer, ready.scan, summary, complete, files, started)
 
 
 def clean_in_memory(
@@ -241,7 +246,7 @@ class _Ready:
     purifier: Purifier
     device: torch.device
     labels: dict[str, int] | None
-    scan: dict[str, str] | None
+    scan: dict[str, Any] | None
     bar: tqdm | None
 
 
@@ -271,12 +276,15 @@ def _prepare(
         keep=keep,
         progress=progress,
     )
+    if said is not None:
+        writer.suspects = said.get("dropped", {})
+        said = said | {"dropped": _counted(writer.suspects)}
     where = device_of(purifier) if device is None else torch.device(device)
     return _Ready(purifier, where, class_numbers(purifier, writer.source), said, bar)
 
 
 def _begin(
-    job: Job, scan: dict[str, str] | None, unit_size: int, rank: int, world_size: int
+    job: Job, scan: dict[str, Any] | None, unit_size: int, rank: int, world_size: int
 ) -> tuple[list[Unit], list[Unit], list[Unit]]:
     """Claim the output: ``(all units, those of this rank, those of them that are still to do)``."""
     writer, layout = job.writer, job.writer.layout
@@ -292,8 +300,17 @@ def _begin(
     return units, mine, todo
 
 
-def _result(writer: Writer, summary: Summary, complete: bool, files: int, seconds: float) -> CleanResult:
-    layout = writer.layout
+def _counted(dropped: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What ``run.json`` says of the images that are put aside; the manifest names them."""
+    by = Counter(", ".join(names) for names in dropped.values())
+    digest = hashlib.sha256(json.dumps(dropped, sort_keys=True).encode()).hexdigest()
+    return {"images": len(dropped), "by": dict(sorted(by.items())), "sha256": digest}
+
+
+def _result(
+    writer: Writer, scan: dict[str, Any] | None, summary: Summary, complete: bool, files: int, started: float
+) -> CleanResult:
+    layout, seconds = writer.layout, time.perf_counter() - started
     return CleanResult(
         out=_named(layout, ""),
         manifest=_named(layout, MANIFEST),
@@ -302,6 +319,8 @@ def _result(writer: Writer, summary: Summary, complete: bool, files: int, second
         seconds=seconds,
         images_per_second=files / seconds,
         complete=complete,
+        unchanged=summary.unchanged,
+        scan=scan,
         writer=writer,
     )
 
@@ -364,8 +383,10 @@ def _progress_bar(mine: list[Unit], todo: list[Unit], progress: bool, fit: tqdm 
 
 
 def _warn_of(summary: Summary) -> None:
+    suspects = summary.notes["suspects"]
     notes = (
-        (summary.counts["quarantined"], "damaged image(s) were put aside in the quarantine folder"),
+        (suspects, "image(s) that carry a trigger were put aside in the quarantine folder"),
+        (summary.counts["quarantined"] - suspects, "damaged image(s) were put aside in the quarantine folder"),
         (summary.counts["skipped"], "link(s) or file(s) were not read"),
         (summary.notes["frames"], "image(s) have several frames, of which only the first was kept"),
         (summary.notes["unpurified"], "file(s) that look like images were copied unpurified"),

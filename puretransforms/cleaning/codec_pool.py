@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection, current_process, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
@@ -38,7 +39,7 @@ class CodecPool:
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future:
         """Call ``function(*args)`` in a worker; :func:`result` waits for what it gives."""
-        with warnings.catch_warnings():  # the workers never touch what other threads may have locked
+        with _ctrl_c_waits(), warnings.catch_warnings():  # workers never touch what other threads may have locked
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
             try:
                 return self._pool.submit(function, *args)
@@ -78,6 +79,28 @@ def _died() -> WorkerDiedError:
         "expected every codec process to live until the end, got one that was killed, most likely for want of memory: "
         "run the same command again with fewer workers or more memory; it goes on where it was."
     )
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Put off Ctrl-C until the end of the block, in which the first call of a pool forks its workers.
+
+    Python drops what is raised in the hooks that run around a fork, and with it the Ctrl-C that came then. A worker
+    that is met by one before :func:`_start` must not raise it either. Other threads than the main one are never
+    interrupted.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _start(given: Any) -> None:

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 from tqdm import tqdm
 
 from ..data.sources.base import Source
-from ..errors import LabelError, ManifestMismatchError, NotFittedError
+from ..errors import LabelError, ManifestMismatchError, NotFittedError, UntouchedImageWarning
 from ..storage.store import Store, open_store
 from .purifier import Purifier, parts, reads_labels
 
@@ -36,7 +37,7 @@ def fit_first(
     rank: int = 0,
     keep: bool = True,
     progress: bool = True,
-) -> tuple[Purifier, dict[str, str] | None, tqdm | None]:
+) -> tuple[Purifier, dict[str, Any] | None, tqdm | None]:
     """``(the fitted purifier, what its scan said, the bar that the cleaning goes on with)``; of a fitted one itself.
 
     Goes on after a break; what has been fitted already is loaded. Damaged images are left out.
@@ -64,6 +65,13 @@ def fit_first(
                     f"expected {type(part).__name__} inside {type(purifier).__name__} to be fitted: call its "
                     "fit(dataset) first, or give a list of purifiers, which is fitted here."
                 )
+        if getattr(purifier, "dropped", None):
+            warn(
+                f"The {len(purifier.dropped)} images that the scan of this {type(purifier).__name__} named stay in: "
+                "clean with 'auto', which puts them aside, or clean result.clean_subset(dataset).",
+                UntouchedImageWarning,
+                stacklevel=4,
+            )
         return purifier, None, None
     if any(type(part).reads_labels for part in parts(purifier) if hasattr(type(part), "reads_labels")):
         _check_classes(source)
@@ -87,7 +95,7 @@ def fit_first(
                 if keep:
                     _put_plan(store, plan | {"fitted": False}, folder)
                 _fit(purifier, source, folder, seed, device, bar)
-                said = getattr(purifier, "scan_summary", None)
+                said = next((said for part in parts(purifier) if (said := getattr(part, "scan_summary", None))), None)
                 purifier.save_pretrained(folder)
                 for file in folder.glob(f"{_CHECKPOINT}*"):
                     file.unlink()

@@ -34,7 +34,8 @@ class Layout:
 
     Attributes:
         store: the output.
-        aside: damaged images, byte for byte, outside ``store`` so that ``ImageFolder`` does not take it for a class.
+        aside: damaged images and suspects, byte for byte, outside ``store`` so that ``ImageFolder`` does not take it
+            for a class.
         scratch: a local folder for temporary files; on the file system of the output if that is local.
     """
 
@@ -68,12 +69,13 @@ class Layout:
 def new_row(path: str, label: str, unit: int) -> Row:
     """A manifest row with every key that is always there.
 
-    ``status`` is ``purified``, ``copied`` (no image: byte for byte), ``quarantined`` (damaged image: put aside byte
-    for byte), ``skipped`` (a link or device that was not read) or ``packed`` (a shard or Parquet file, whose images
-    stand in the rows before: ``out`` is its name for all of them, ``member`` their place in it). ``width``, ``height``
-    are those of the output, ``mode`` that of the source file. ``psnr`` (dB, of the purified against the source pixels;
-    null if they are equal) and ``mean_abs`` (mean absolute change in 0..255 units) leave alpha out. Where they apply:
-    ``converted``, ``frames`` (of which the first was purified), ``reason``.
+    ``status`` is ``purified``, ``copied`` (no image: byte for byte), ``quarantined`` (a damaged image or a suspect: put
+    aside byte for byte), ``skipped`` (a link or device that was not read) or ``packed`` (a shard or Parquet file, whose
+    images stand in the rows before: ``out`` is its name for all of them, ``member`` their place in it). ``width``,
+    ``height`` are those of the output, ``mode`` that of the source file. ``psnr`` (dB, of the purified against the
+    source pixels; null if they are equal) and ``mean_abs`` (mean absolute change in 0..255 units) leave alpha out.
+    Where they apply: ``converted``, ``frames`` (of which the first was purified), ``reason``, ``suspect`` (put aside by
+    a scan).
     """
     return {**_EMPTY, "path": path, "label": label, "unit": unit}
 

@@ -50,7 +50,7 @@ class Waiting:
 
 
 def read(writer: Writer, number: int, task: Task, strict: bool) -> Waiting | Finished:
-    """Decode an image; copy what is none, put aside what is damaged, note what cannot be read.
+    """Decode an image; copy what is none, put aside what is damaged or a suspect, note what cannot be read.
 
     Args:
         writer: of the source.
@@ -67,6 +67,11 @@ def read(writer: Writer, number: int, task: Task, strict: bool) -> Waiting | Fin
     if entry.kind == "skipped":
         return _finished(task, row, status="skipped", reason=entry.reason)
     try:
+        if task.suspect:
+            with source.open(entry) as stream:
+                digest = writer.put_aside(number, task.place, stream)
+            row |= {"suspect": True, "reason": task.suspect}
+            return _finished(task, row, status="quarantined", sha256_in=digest)
         if entry.kind == "image":
             data = read_image(source, entry)
             return Waiting(task, hashlib.sha256(data).hexdigest(), decode(data))

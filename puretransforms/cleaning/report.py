@@ -20,8 +20,8 @@ _PICTURES = 12  # of the most changed images
 def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source) -> bytes:
     """The report as HTML; the pictures of the sample are read from the source and from the output.
 
-    Without matplotlib (extra ``report``) it has no chart, and says so. What ``run`` holds under ``"scan"`` (headline,
-    words, advice) comes first.
+    Without matplotlib (extra ``report``) it has no chart, and says so. What ``run`` holds under ``"scan"`` comes
+    first.
     """
     entries = {entry.path: entry for entry in source.entries}
     changed = sorted(summary.most_changed, key=lambda item: (-item[0], item[1]))
@@ -46,11 +46,13 @@ def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source
 def _headline(summary: Summary) -> str:
     """In one line what happened to the images."""
     words = [f"{summary.counts['purified']} images purified"]
-    same = sum(change.images - change.changed for change in summary.classes.values())
-    if same:
-        words.append(f"{same} of them unchanged")
-    if summary.counts["quarantined"]:
-        words.append(f"{summary.counts['quarantined']} put aside")
+    if summary.unchanged:
+        words.append(f"{summary.unchanged} of them unchanged")
+    suspects = summary.notes["suspects"]
+    if suspects:
+        words.append(f"{suspects} suspects put aside")
+    if summary.counts["quarantined"] > suspects:
+        words.append(f"{summary.counts['quarantined'] - suspects} damaged put aside")
     if summary.counts["skipped"]:
         words.append(f"{summary.counts['skipped']} not read")
     return ", ".join(words)

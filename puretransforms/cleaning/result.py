@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -35,6 +35,9 @@ class CleanResult:
         seconds: duration of this call.
         images_per_second: files that this call dealt with, over ``seconds``.
         complete: ``False`` while units of other ranks are open.
+        unchanged: purified images that came out as they went in: all of them where no purifier was chosen.
+        scan: what the scan of ``"auto"`` said (``headline``, ``sentence``, ``reasons``, ``misses``, ``purifier``,
+            ``dropped``), as in ``run.json``; ``None`` without one.
     """
 
     out: Path | str
@@ -44,6 +47,8 @@ class CleanResult:
     seconds: float
     images_per_second: float
     complete: bool
+    unchanged: int
+    scan: Mapping[str, Any] | None = field(repr=False)
     writer: Writer = field(repr=False)
 
     @property

@@ -28,7 +28,8 @@ class Summary:
 
     Attributes:
         counts: files by status.
-        notes: ``"frames"``: images of several frames; ``"unpurified"``: copied files that look like images.
+        notes: ``"frames"``: images of several frames; ``"unpurified"``: copied files that look like images;
+            ``"suspects"``: images that a scan had put aside.
         classes: change by label.
         aside: the first quarantined and skipped rows.
         most_changed: ``(mean_abs, path, row)`` of the images that changed most.
@@ -52,6 +53,11 @@ class Summary:
             summary._add(row)
         return summary
 
+    @property
+    def unchanged(self) -> int:
+        """Purified images that came out as they went in."""
+        return sum(change.images - change.changed for change in self.classes.values())
+
     def sample(self) -> list[Row]:
         """The rows to show: one of each class, then more, chosen by the hash of their paths."""
         firsts = heapq.nsmallest(_PICTURES, self._first.values())
@@ -63,6 +69,7 @@ class Summary:
             return
         self.counts[row["status"]] += 1
         self.notes["frames"] += "frames" in row
+        self.notes["suspects"] += "suspect" in row
         if row["status"] != "purified":
             self.notes["unpurified"] += row["status"] == "copied" and "reason" in row
             if row["status"] != "copied" and len(self.aside) < _LISTED:

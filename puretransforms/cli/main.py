@@ -17,7 +17,7 @@ from ..data.open_source import named
 from ..data.samples import class_names, gather, labels_of
 from ..errors import RegistryError, SourceError
 from ..registry import Role, create, find, list_poisons, list_purifiers, parameters, parse, summary
-from .shell import OneLineErrors, check_device, note, say, screen
+from .shell import OneLineErrors, check_device, note, say, scanned, screen
 from .weights import app as weights
 
 app = typer.Typer(
@@ -348,14 +348,14 @@ def _classes(dataset: Any) -> int:
 
 def _cleaned(result: Any) -> str:
     counts = ", ".join(f"{number:,} {status}" for status, number in sorted(result.counts.items()) if number)
+    same = f" ({result.unchanged:,} of the purified unchanged)" if result.unchanged else ""
     lines = [
-        f"{counts or 'nothing to do'}, in {_time(result.seconds)} ({result.images_per_second:,.0f} images/s)",
+        *scanned(result.scan),
+        f"{counts or 'nothing to do'}{same}, in {_time(result.seconds)} ({result.images_per_second:,.0f} images/s)",
         f"purified images in {result.out}",
     ]
-    if result.report is not None:
-        lines.append(f"report in {result.report}")
-    if not result.complete:
-        lines.append("not complete yet: units of other ranks are open")
+    lines += [] if result.report is None else [f"report in {result.report}"]
+    lines += [] if result.complete else ["not complete yet: units of other ranks are open"]
     return "\n".join(lines)
 
 

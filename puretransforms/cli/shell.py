@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,18 @@ def check_device(device: str | None) -> str | None:
             f"expected a device that torch can use on this machine, got {device!r}: leave it out to work on the CPU."
         )
     return device
+
+
+def scanned(scan: Mapping[str, Any] | None) -> list[str]:
+    """What the scan of ``auto`` said, and what was done about it, in lines; ``scan`` as in ``run.json``."""
+    if scan is None:
+        return []
+    lines = [f"scan: {scan['headline']}. {scan['sentence']}", *(f"- {line}" for line in scan["reasons"])]
+    dropped = scan["dropped"]
+    if dropped["images"]:
+        by = ", ".join(f"{number:,} by {names}" for names, number in dropped["by"].items())
+        lines.append(f"put aside in the quarantine folder: {dropped['images']:,} images that carry a trigger ({by})")
+    return [*lines, f"purifier: {scan['purifier']}"]
 
 
 class OneLineErrors(typer.core.TyperGroup):

@@ -3,14 +3,14 @@
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from ..errors import SourceError
-from ..functional.detect.agreement import Agreement, agreement, coarse_form, unit_rows
+from ..functional.detect.agreement import Agreement, agreement, agreement_with, coarse_form, unit_rows
 from ..functional.detect.edges import ring_log_ratios
 from ..functional.detect.residual import residual, whitened
 from ..functional.shapes import Float, Int, Tensor, UInt8
@@ -94,6 +94,32 @@ class Sample:
             rows = self.members(label)[:PAIRED]
             self._agreements[label] = agreement(self.directions(rows), self.forms(rows))
         return self._agreements[label]
+
+    def agreement_of_rest(self, label: int) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, " m"]]:
+        """``(images, each, nearest)`` of those of a class beyond its first 1,000, against these."""
+        rows = self.members(label)
+        rest = rows[PAIRED:]
+        if not len(rest):
+            return rest, torch.empty(0), torch.empty(0)
+        paired = self.directions(rows[:PAIRED]), self.forms(rows[:PAIRED])
+        found = [agreement_with(*paired, self.directions(part), self.forms(part)) for part in rest.split(_CHUNK)]
+        each, nearest = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return rest, each, nearest
+
+    def without(self, rows: Iterable[int]) -> "Sample":
+        """The other images, in their order; every class must keep one."""
+        left = torch.ones(len(self), dtype=torch.bool)
+        left[torch.tensor(list(rows), dtype=torch.int64)] = False
+        places = left.nonzero()[:, 0].tolist()
+        return replace(
+            self,
+            pixels=self.pixels[left],
+            labels=self.labels[left],
+            names=[self.names[i] for i in places],
+            index=[self.index[i] for i in places],
+            ratios=self.ratios[left],
+            _agreements={},
+        )
 
     @cached_property
     def shared(self) -> Float[Tensor, "3 h w"]:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any, cast
 
 import torch
@@ -20,13 +21,15 @@ from .sample import Sample, gather
 from .source import Item, open_stream
 from .verdict import Verdict, judge
 
+_LEFT = 0.2  # of a class that must stay when carriers of a trigger go
+
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
     """What a scan found.
 
     Attributes:
-        verdict: the conclusion, in words, with the recommended purifier.
+        verdict: the conclusion, with its reasons and the recommended purifier.
         findings: one of each detector.
         sample: the images that were looked at.
     """
@@ -41,9 +44,32 @@ class ScanResult:
         return self.verdict.kind is Kind.INSUFFICIENT
 
     @property
+    def partial(self) -> bool:
+        """Are there images in the source that were not drawn?"""
+        return self.sample.total is not None and len(self.sample) + self.sample.left_out.total() < self.sample.total
+
+    @property
     def flagged(self) -> list[int]:
         """Places in the sample of the images that a detector with an alarm names, ascending."""
         return sorted({i for finding in self.findings for i in finding.suspects})
+
+    @property
+    def carriers(self) -> dict[int, list[str]]:
+        """The images that carry a trigger: place in the sample, and the detectors that name it.
+
+        Suspects of the detectors whose alarm means a trigger, where the verdict is one too: what a convolution does to
+        all images makes some of them alike as well. A class that would keep less than a fifth of its images keeps all
+        of them: what nearly all of a class carries tells the class, which is for a purifier to remove.
+        """
+        found: dict[int, list[str]] = {}
+        for finding in self.findings if self.verdict.kind is Kind.TRIGGERED else ():
+            means_trigger = finding.alarm and finding.detector.kind(finding) is Kind.TRIGGERED
+            for i in finding.suspects if means_trigger else ():
+                found.setdefault(i, []).append(finding.name)
+        labels, named = self.sample.labels, torch.tensor(sorted(found), dtype=torch.int64)
+        held = labels.bincount()
+        spared = held - labels[named].bincount(minlength=len(held)) < _LEFT * held
+        return {i: found[i] for i in named[~spared[labels[named]]].tolist()}
 
     @property
     def scores(self) -> list[dict[str, Any]]:
@@ -71,10 +97,10 @@ class ScanResult:
         Raises:
             ValueError: not every image was looked at, or ``dataset`` holds other images than the source.
         """
-        looked = len(self.sample) + sum(self.sample.left_out.values())
-        if self.sample.total is not None and looked < self.sample.total:
+        if self.partial:
             raise ValueError(
-                f"expected a scan of all {self.sample.total} images, got one of {looked}: scan(source, sample=None)."
+                f"expected a scan of all {self.sample.total} images, got one of {len(self.sample)}: "
+                "scan(source, sample=None)."
             )
         without = set(self._places(dataset))
         return Subset(dataset, [i for i in range(len(cast(Sized, dataset))) if i not in without])
@@ -94,14 +120,27 @@ class ScanResult:
         return sorted(sample.index[i] for i in flagged)
 
     def __str__(self) -> str:
-        lines = [f"Verdict: {self.verdict.headline}", self.verdict.words, f"Advice: {self.verdict.advice.words}.", ""]
+        """The verdict in a sentence, then reasons, known misses and advice as lists, then a row for each detector."""
+        verdict = self.verdict
+        lists = (("Why", verdict.reasons), ("Known to escape", verdict.misses), ("Advice", verdict.advice.lines))
+        lines = [f"Verdict: {verdict.headline}", verdict.sentence]
+        for name, entries in lists:
+            if entries:
+                lines += ["", f"{name}:", *(_folded(entry) for entry in entries)]
         rows = []
         for f in self.findings:
             state = "evidence only" if f.silent else "ALARM" if f.alarm else "no alarm"
             above = "" if f.silent else f"; alarm above {f.threshold:.4f}"
             figures = f"{f.score:.4f} ({f.low:.4f} to {f.high:.4f}{above})"
             rows.append((f.name, *((f"not tested: {f.untested}", "") if f.untested else (state, figures))))
-        return "\n".join([*lines, aligned(rows, widths=(17, 13))])
+        measured = ["", _folded(verdict.measured, "")] if verdict.measured else []
+        return "\n".join([*lines, "", "Detectors:", aligned(rows, widths=(17, 13)), *measured])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but pictures and single images, as plain data: the content of ``scan.json``."""
+        from .report import as_json
+
+        return as_json(self)
 
     def save(self, out: str | os.PathLike[str]) -> Path:
         """Write ``scan.html``, ``scan.json``, ``suspects.csv`` and ``scores.csv`` into ``out``; returns the report."""
@@ -149,6 +188,22 @@ def scan(
     stream = open_stream(source, sample, seed, workers or _cores())
     with tqdm(total=stream.drawn, unit="img", desc="reading", disable=not progress) as bar:
         drawn = gather(_counted(stream.items, bar), stream.classes, stream.total, stream.drawn)
+    return examine(drawn, ebm=ebm, vae=vae, progress=progress)
+
+
+def examine(
+    sample: Sample,
+    *,
+    ebm: str | os.PathLike[str] | EBMPurify | None = None,
+    vae: VAEPurify | None = None,
+    progress: bool = False,
+) -> ScanResult:
+    """All detectors on images that have been read, and the verdict.
+
+    Args:
+        sample: what was read, or a part of it (:meth:`Sample.without`).
+        ebm, vae, progress: of :func:`scan`.
+    """
     known = calibration()
     detectors: list[Detector] = [kind(threshold=known["thresholds"][name]) for name, kind in DETECTORS.items()]
     detectors += [Energy(ebm=ebm), ClassPattern(vae=vae)]
@@ -156,10 +211,16 @@ def scan(
     with torch.no_grad(), tqdm(detectors, desc="detectors", disable=not progress) as bar:
         for detector in bar:
             bar.set_postfix_str(detector.name)
-            findings.append(detector(drawn))
-    held = Counter(drawn.classes[label] for label in drawn.labels.tolist())
-    verdict = judge(findings, looked_at=len(drawn), total=drawn.total, measured=known.get("measured", {}), classes=held)
-    return ScanResult(verdict, findings, drawn)
+            findings.append(detector(sample))
+    held = Counter(sample.classes[label] for label in sample.labels.tolist())
+    measured = known.get("measured", {})
+    verdict = judge(findings, looked_at=len(sample), total=sample.total, measured=measured, classes=held)
+    return ScanResult(verdict, findings, sample)
+
+
+def _folded(text: str, mark: str = "- ") -> str:
+    """An entry of a list, in lines of at most 100 characters."""
+    return fill(text, 100, initial_indent=mark, subsequent_indent=" " * len(mark), break_on_hyphens=False)
 
 
 def _counted(items: Iterable[Item], bar: tqdm) -> Iterator[Item]:

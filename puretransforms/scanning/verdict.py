@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..registry import parse
 from .detectors.base import ENOUGH, Finding, Kind
 from .detectors.shortcut import LEAST
 
@@ -12,46 +13,57 @@ KINDS = {
     Kind.INSUFFICIENT: "too few detectors could look, or the classes are no classes, so that nothing can be said",
     Kind.BOUNDED: "a small perturbation that tells the class (an availability poison within a norm bound)",
     Kind.CONVOLVED: "class-wise convolution (CUDA and its kin)",
-    Kind.TRIGGERED: "a trigger: the same pattern on some images, or on those of few classes",
+    Kind.TRIGGERED: "a trigger, the same pattern on some images or on those of few classes",
     Kind.UNKNOWN: "something that tells the class and is no picture content, of a kind that the detectors cannot name",
 }
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"})
 _SHARE = 3 / 4  # of the detectors that can raise an alarm must have looked
-_BLIND = (
-    "warps (WaNet), feature-space and gradient-matched poisons of single targets, triggers blurred by lossy coding, "
-    "and perturbations on a small share of the images that no two images share"
+BLIND = (
+    "at any share: warps (WaNet), feature-space and gradient-matched poisons of single targets, triggers blurred by "
+    "lossy coding, perturbations on a small share of the images that no two images share"
 )
+
+# What `auto` applies, and what a report recommends: a purifier by name and options, as `create` takes it. A kind that
+# is not here gets none. JPEG-10 and COIN against bounded and convolved poison: docs/results/bench-cpu (report.md), a
+# narrow network. There JPEG-10 leaves a trigger as strong as it was (BadNets: 94.8 % success before, 93.6 % after), so
+# what carries one is put aside, and what is left is judged once more. JPEG of 30 luma and 10 chroma
+# ("jpeg:quality=30:chroma_quality=10") is to be compared with JPEG-10 by the benchmark of the large presets first.
+PURIFIERS: dict[Kind, str] = {
+    Kind.BOUNDED: "jpeg:quality=10",
+    Kind.CONVOLVED: "coin:alpha=2.0",
+    Kind.TRIGGERED: "jpeg:quality=10",
+    Kind.UNKNOWN: "jpeg:quality=10",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do: a chain of purifiers by name with their settings, and why."""
+    """What to do: a chain of purifiers by name with their settings, and why, in a few lines."""
 
     chain: list[dict[str, Any]] = field(default_factory=list)
-    words: str = ""
+    lines: list[str] = field(default_factory=list)
 
 
-ADVICE = {
-    Kind.NONE: Advice([], "no purifier: each costs accuracy, and nothing was found that it would take away"),
-    Kind.INSUFFICIENT: Advice([], "none without evidence: scan again as said above"),
-    Kind.BOUNDED: Advice(
-        [{"name": "jpeg", "quality": 10}],
-        "JPEG of quality 10, which removes bounded noise whatever its shape, at the price of fine detail",
-    ),
-    Kind.CONVOLVED: Advice(
-        [{"name": "coin", "alpha": 2.0}],
-        "COIN with alpha 2, best applied anew at every access (in the training pipeline)",
-    ),
-    Kind.TRIGGERED: Advice(
-        [{"name": "jpeg", "quality": 10}],
-        "leave the suspects out of training or look at each; JPEG of quality 10 blurs faint patterns and single pixels "
-        "but leaves a high-contrast patch in place",
-    ),
-    Kind.UNKNOWN: Advice(
-        [{"name": "jpeg", "quality": 10}],
-        "JPEG of quality 10 as the purifier that helps against most kinds; look at the evidence first",
-    ),
+_WHY = {
+    Kind.NONE: ["no purifier: each costs accuracy, and nothing was found that it would take away"],
+    Kind.INSUFFICIENT: ["none without evidence: scan again as said above"],
+    Kind.BOUNDED: ["{purifier}, which removes bounded noise whatever its shape, at the price of fine detail"],
+    Kind.CONVOLVED: ["{purifier}, best applied anew at every access (in the training pipeline)"],
+    Kind.TRIGGERED: [
+        "leave the suspects out of training, or look at each (clean with auto puts them aside)",
+        "{purifier} against faint patterns and single pixels; it leaves a high-contrast patch in place",
+    ],
+    Kind.UNKNOWN: ["look at the evidence first", "{purifier}, which helps against most kinds"],
 }
+
+
+def advice(kind: Kind) -> Advice:
+    """The purifier of :data:`PURIFIERS`, and why."""
+    purifier = PURIFIERS.get(kind)
+    if purifier is None:
+        return Advice([], list(_WHY[kind]))
+    name, settings = parse(purifier)
+    return Advice([{"name": name, **settings}], [line.format(purifier=purifier) for line in _WHY[kind]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +74,25 @@ class Verdict:
         kind: one of :data:`KINDS`.
         confidence: ``"clear"`` (three times the threshold, at the lower end of the interval), ``"borderline"``, or
             ``"nothing found"``.
-        headline: the verdict in one line.
+        headline: kind and confidence, in a few words.
+        sentence: the verdict in one sentence.
         alarms: names of the detectors that raised one, the strongest first.
-        reasons: why the scan could not look at all or at some of the data, each with the fix; may be empty.
-        misses: poisons that are known to escape a scan of this kind, by the share of the images that carry them.
-        words: the verdict as a short paragraph.
+        reasons: what raised the alarms, then why the scan could not look at all or at some of the data, each with the
+            fix; may be empty.
+        misses: poisons that are known to escape a scan of this kind, by the share of the images that carry them; none
+            where it was insufficient.
+        measured: how often such scans were right on datasets that were known, in one sentence; may be empty.
         advice: the recommended chain and why.
     """
 
     kind: Kind
     confidence: str
     headline: str
+    sentence: str
     alarms: list[str]
     reasons: list[str]
     misses: list[str]
-    words: str
+    measured: str
     advice: Advice
 
 
@@ -98,26 +114,40 @@ def judge(
         classes: how many images of each class were looked at, if known.
     """
     alarms = sorted((f for f in findings if f.alarm), key=lambda f: -f.compared / f.threshold)
-    reasons = _reasons(classes or {})
     kind = _kind(alarms) if alarms else Kind.NONE
     if not alarms and (_too_few_looked(findings) or _no_classes(classes or {})):
         kind = Kind.INSUFFICIENT
     strength = alarms[0].compared / alarms[0].threshold if alarms else 0.0
     confidence = "clear" if strength >= 3 else "borderline" if alarms else "nothing found"
     looked = f"{sum(not f.untested for f in findings)} of {len(findings)} detectors could look"
-    headline = f"{kind}: {looked}" if kind is Kind.INSUFFICIENT else f"{kind} ({confidence})" if alarms else str(kind)
-    misses = _misses(measured, looked_at)
-    words = _words(kind, confidence, headline, alarms, findings, reasons, misses, looked_at, total, measured)
+    images = f"{looked_at} of {total} images" if total else f"{looked_at} images"
+    if kind is Kind.INSUFFICIENT:
+        headline, sentence = f"{kind}: {looked}", f"Too little to go by in {images}: {looked}."
+    elif alarms:
+        headline, sentence = f"{kind} ({confidence})", f"Found in {images} ({confidence}): {KINDS[kind]}."
+    else:
+        headline = str(kind)
+        sentence = f"No alarm in {images}: {KINDS[kind]}, which does not make the data clean."
+    known = kind is not Kind.INSUFFICIENT
     return Verdict(
         kind=kind,
         confidence=confidence,
         headline=headline,
+        sentence=sentence,
         alarms=[f.name for f in alarms],
-        reasons=reasons,
-        misses=misses,
-        words=" ".join(words),
-        advice=ADVICE[kind],
+        reasons=[*map(_raised, alarms), *_reasons(classes or {})],
+        misses=_misses(measured, looked_at) if known else [],
+        measured=measured.get("words", "") if known else "",
+        advice=advice(kind),
     )
+
+
+def _raised(finding: Finding) -> str:
+    """``"patches 0.41, alarm above 0.09 (class '3')"``."""
+    flagged, most = finding.flagged, 3
+    names = ", ".join(repr(name) for name in flagged[:most]) + ", ..." * (len(flagged) > most)
+    where = f" ({'class' if len(flagged) == 1 else f'{len(flagged)} classes:'} {names})" if flagged else ""
+    return f"{finding.name} {finding.score:.4f}, alarm above {finding.threshold:.4f}{where}"
 
 
 def _kind(alarms: Sequence[Finding]) -> Kind:
@@ -169,45 +199,11 @@ _RATES = {1.0: "all images", 0.5: "half of the images", 0.1: "a tenth", 0.01: "a
 
 
 def _misses(measured: Mapping[str, Any], looked_at: int) -> list[str]:
-    """``"on a tenth: LSP, AR"``, from the table of known sets."""
-    out = []
+    """``"on a tenth: LSP, AR"``, from the table of known sets; first what no scan of this kind can see."""
+    out = [BLIND]
     for rate, names in measured.get("misses", {}).items():
         out.append(f"on {_RATES.get(float(rate), f'a share of {float(rate):g}')}: {', '.join(names)}")
     size = measured.get("images", 0)
-    if out and looked_at < size:
+    if len(out) > 1 and looked_at < size:
         out.append(f"measured on {size:,} images: of the {looked_at:,} looked at here more will escape")
-    return out
-
-
-def _words(
-    kind: Kind,
-    confidence: str,
-    headline: str,
-    alarms: Sequence[Finding],
-    findings: Sequence[Finding],
-    reasons: Sequence[str],
-    misses: Sequence[str],
-    looked_at: int,
-    total: int | None,
-    measured: Mapping[str, Any],
-) -> list[str]:
-    out = [f"Looked at {looked_at} of {total} images." if total else f"Looked at {looked_at} images."]
-    if alarms:
-        names = ", ".join(f.name for f in alarms)
-        out.append(f"Found ({confidence}): {KINDS[kind]}. Raised by: {names}.")
-    elif kind is Kind.INSUFFICIENT:
-        out.append(f"{headline[0].upper()}{headline[1:]}, so that nothing can be said about these data.")
-    else:
-        out.append(f"No alarm: {KINDS[kind]}. That does not make the data clean.")
-    if reasons:
-        out.append(f"Why not all could be tested: {'; '.join(reasons)}.")
-    untested = [f"{f.name} ({f.untested})" for f in findings if f.untested]
-    if untested:
-        out.append(f"Not tested: {'; '.join(untested)}.")
-    if measured and kind is not Kind.INSUFFICIENT:
-        out.append(measured["words"])
-    if kind is Kind.NONE:
-        out.append(f"Known to escape: {_BLIND}.")
-        if misses:
-            out.append(f"Known misses of this scan, at least in part: {'; '.join(misses)}.")
     return out

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,54 @@ def test_workers_end_when_their_parent_is_killed():
     while any(map(_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(_alive, workers))
+
+
+@pytest.fixture(scope="module")
+def ctrl_c_while_forking():
+    """Switch it on, and every fork of this process is met by a Ctrl-C: in the parent before, in the child after."""
+    switch = threading.Event()
+    for place in ("before", "after_in_child"):
+        os.register_at_fork(**{place: lambda: switch.is_set() and os.kill(os.getpid(), signal.SIGINT)})
+    return switch
+
+
+@linux
+def test_ctrl_c_during_a_fork_is_not_lost(ctrl_c_while_forking, capfd):
+    """Python drops what is raised in the hooks of a fork; so did the pool, and cleaned on."""
+    ctrl_c_while_forking.set()
+    try:
+        with pytest.raises(KeyboardInterrupt), CodecPool(2) as pool:
+            result(pool.submit(_add, 1, 2))
+    finally:
+        ctrl_c_while_forking.clear()
+    assert capfd.readouterr().err == "", "nor do the workers say anything"
+    with CodecPool(2) as pool:
+        assert result(pool.submit(_add, 1, 2))[0] == 3
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@linux
+def test_workers_leave_ctrl_c_to_their_parent(ctrl_c_while_forking, monkeypatch):
+    ours = []
+    monkeypatch.setattr(signal, "raise_signal", ours.append)
+    with CodecPool(2) as pool:
+        ctrl_c_while_forking.set()
+        try:
+            future = pool.submit(_add, 1, 2)
+        finally:
+            ctrl_c_while_forking.clear()
+        assert result(future)[0] == 3, "though the signal met each before it could refuse it"
+    assert ours == [signal.SIGINT]
+
+
+def test_a_pool_of_another_thread_leaves_the_signals_alone():
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert elsewhere.submit(_sum_in_a_pool).result() == 3
+
+
+def _sum_in_a_pool():
+    with CodecPool(1) as pool:
+        return result(pool.submit(_add, 1, 2))[0]
 
 
 def _alive(pid):

@@ -52,7 +52,7 @@ def test_the_page_is_one_file_and_no_name_escapes_into_it(cleaned):
     style = page.partition("<style>")[2].partition("</style>")[0]
     assert style and not [text for text in [style, *others] if "url(" in text or "@import" in text or "//" in text]
     assert "&lt;b&gt;&amp;amp;\\n" in page
-    assert page.index("Cleaning report: 24 images purified, 1 put aside") < page.index("<table>")
+    assert page.index("Cleaning report: 24 images purified, 1 damaged put aside") < page.index("<table>")
     assert "prefers-color-scheme: dark" in page and "@media print" in page and 'name="viewport"' in page
     assert "not an image that can be read" in page
 
@@ -102,10 +102,18 @@ def test_what_a_scan_said_stands_first(cleaned):
     with cleaned.manifest.open() as lines:
         summary = Summary.of(map(json.loads, lines))
     run = json.loads((cleaned.out / "run.json").read_text())
-    run["scan"] = {"headline": "class-wise bounded (clear)", "words": "Looked <at> 24.", "advice": "JPEG"}
+    run["scan"] = {"headline": "class-wise bounded (clear)", "sentence": "Looked <at> 24.", "purifier": "JPEG"}
+    run["scan"] |= {"reasons": ["edges of '<b>'"], "misses": [], "dropped": {"images": 3, "by": {"patches": 3}}}
     counts = Summary(counts=summary.counts, aside=summary.aside)
     page = render(counts, run, Layout(cleaned.out), cleaned.source).decode()
-    assert page.index("Scan: class-wise bounded (clear).") < page.index("Looked &lt;at&gt; 24.") < page.index("<table>")
+    said = (
+        "Scan: class-wise bounded (clear).",
+        "Looked &lt;at&gt; 24.",
+        "edges of &#39;&lt;b&gt;&#39;",
+        "Purifier: JPEG",
+    )
+    places = [page.index(words) for words in (*said, "3 images that carry a trigger", ": 3 by patches", "<table>")]
+    assert places == sorted(places)
 
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")

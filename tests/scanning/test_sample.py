@@ -111,3 +111,12 @@ def test_corners_of_large_images_alone_are_not_copied_again():
         views.add(image)
     buffer = views.whole()
     assert buffer.shape == (2, 3, 64, 64) and views.cornered().data_ptr() == buffer.data_ptr()
+
+
+def test_a_part_of_a_sample_is_a_sample():
+    sample = gather(items([(32, 32)] * 8), {0: "a", 1: "b"}, 8)
+    rest = sample.without([1, 6])
+    assert rest.names == ["0", "2", "3", "4", "5", "7"] and len(rest.index) == 6 and rest.total == 8
+    assert torch.equal(rest.pixels, sample.pixels[[0, 2, 3, 4, 5, 7]]) and rest.ratios.shape == (6, 12)
+    assert not torch.equal(rest.shared, sample.shared), "what was measured on all images is measured again"
+    assert len(sample.without([])) == 8

@@ -12,6 +12,9 @@ from torchvision.transforms.v2 import functional as F
 from puretransforms.data.samples import LabelledImages
 from puretransforms.poisons import CUDA, LSP, OPS, BadNets, ClasswiseNoise
 from puretransforms.poisons.dataset import PoisonedDataset
+from puretransforms.scanning import sample as sample_module
+from puretransforms.scanning.detectors import agreement as agreement_module
+from puretransforms.scanning.detectors import patches as patches_module
 from puretransforms.scanning.scan import scan
 
 from .conftest import make_pictures
@@ -29,7 +32,7 @@ def test_pictures_raise_no_alarm(pictures):
     result = look(pictures)
     assert result.verdict.kind == "none found", result
     assert result.verdict.advice.chain == []
-    assert "400 of 400" in result.verdict.words and "no alarm" in str(result)
+    assert "400 of 400" in result.verdict.sentence and "no alarm" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_edges_show_at_full_size_in_large_images():
 
 def test_the_draw_is_bounded_and_repeatable(pictures):
     first, again, other = (look(pictures, sample=150, seed=seed) for seed in (3, 3, 4))
-    assert len(first.sample) == 150 and "150 of 400" in first.verdict.words
+    assert len(first.sample) == 150 and "150 of 400" in first.verdict.sentence
     assert [f.score for f in first.findings] == [f.score for f in again.findings]
     assert first.sample.names != other.sample.names
 
@@ -97,15 +100,16 @@ def test_sixty_images_of_three_classes_are_insufficient(pictures):
     text = str(result)
     assert text.startswith("Verdict: insufficient: 1 of 9") and "none found" not in text and "78 of 78" not in text
     assert "3 of 3 classes hold fewer than 30" in text and "sample=None" in text
-    assert result.verdict.advice.chain == [] and "Advice: none without evidence" in text
-    assert "Not tested: agreement (it needs at least 30" in result.verdict.words
+    assert result.verdict.advice.chain == [] and "Advice:\n- none without evidence" in text
+    assert "agreement         not tested: it needs at least 30" in text
 
 
 def test_a_flat_folder_is_insufficient(pictures, tmp_path):
     flat = stored(LabelledImages(pictures.images[:240], pictures.targets[:240]), tmp_path / "flat", lambda i, label: "")
     result = look(flat)
     assert result.insufficient and "4 of 9 detectors" in result.verdict.headline
-    assert "there is one class" in result.verdict.words and "one folder for each class" in result.verdict.words
+    (reason,) = result.verdict.reasons
+    assert "there is one class" in reason and "one folder for each class" in reason
     untested = {f.name for f in result.findings if f.untested}
     assert untested == {"texture shortcut", "pixel shortcut", "levels", "energy", "class pattern"}
 
@@ -116,7 +120,7 @@ def test_splits_are_not_taken_for_classes(pictures, tmp_path):
     data[::5] = [pictures[i] for i in range(0, 400, 5)]  # the test images are left alone
     folder = stored(data, tmp_path / "both", lambda i, label: f"{'train' if i % 5 else 'test'}/{label}")
     result = look(folder)
-    assert result.insufficient and "'test' and 'train', which are splits" in result.verdict.words
+    assert result.insufficient and "'test' and 'train', which are splits" in result.verdict.reasons[0]
     assert look(folder / "train").sample.classes == ["0", "1", "2", "3"]
 
 
@@ -124,7 +128,18 @@ def test_a_tenth_of_lsp_is_named_among_the_known_misses(pictures):
     result = look(poisoned(pictures, LSP(num_classes=4, seed=0), 0.1))
     assert result.verdict.kind == "none found", result
     (line,) = (line for line in result.verdict.misses if line.startswith("on a tenth"))
-    assert "LSP" in line and line in str(result) and "400 looked at here" in str(result)
+    said = " ".join(str(result).split())
+    assert "LSP" in line and line in said and "400 looked at here" in said
+
+
+def test_the_terminal_shows_a_sentence_and_short_lists(pictures):
+    lines = str(look(poisoned(pictures, ClasswiseNoise(num_classes=4, seed=0)))).splitlines()
+    assert lines[0].startswith("Verdict: class-wise bounded (") and lines[1].startswith("Found in 400 of 400 images (")
+    heads = [line for line in lines if line.endswith(":") and not line.startswith(("-", " "))]
+    assert heads == ["Why:", "Known to escape:", "Advice:", "Detectors:"]
+    assert lines[lines.index("Why:") + 1].startswith("- ") and max(map(len, lines[:2])) < 140
+    listed = [line for line in lines[2 : lines.index("Detectors:")] if line]
+    assert all(line in heads or (line.startswith(("- ", "  ")) and len(line) <= 100) for line in listed)
 
 
 def test_the_interval_of_lookalikes_has_a_width(pictures):
@@ -155,6 +170,31 @@ def test_scores_suspects_and_the_rest(pictures, tmp_path):
     named = {int(Path(folder.samples[i][0]).stem) for i in of_files.suspects(folder).indices}
     assert named == {int(Path(row["path"]).stem) for row in of_files.scores if row["flagged"]}
     assert len(named & right) > 0.9 * len(right)
+
+
+@pytest.mark.parametrize("trigger", ["patch", "pattern"])
+def test_images_beyond_those_that_are_compared_are_named_too(pictures, monkeypatch, trigger):
+    """Of a class with more images than are compared with each other, all carriers are found."""
+    for module, name in ((sample_module, "PAIRED"), (agreement_module, "PAIRED"), (patches_module, "LOOKED_AT")):
+        monkeypatch.setattr(module, name, 50)
+    images = pictures.images.clone()
+    rows = (pictures.targets == 2).nonzero()[::2, 0]
+    pattern = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(5)).sign() * 24
+    if trigger == "patch":
+        images[rows, :, 1:4, 1:4] = torch.tensor([[255, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=torch.uint8)
+    else:
+        images[rows] = (images[rows].float() + pattern).clamp(0, 255).to(torch.uint8)
+    result = look(LabelledImages(images, pictures.targets), ebm=None)
+    named = {result.sample.index[i] for i in result.carriers}
+    right = set(rows.tolist())
+    assert len(named & right) >= 48 and len(named - right) <= 2, (len(named & right), len(named - right))
+
+
+def test_a_class_that_would_be_emptied_is_left_to_a_purifier(pictures):
+    images = pictures.images.clone()
+    images[pictures.targets == 2, :, 2, 2] = torch.tensor([255, 0, 255], dtype=torch.uint8)
+    result = look(LabelledImages(images, pictures.targets), ebm=None)
+    assert result.verdict.kind == "triggered suspects" and len(result.flagged) > 90 and result.carriers == {}
 
 
 def test_bad_arguments_say_so(pictures):
@@ -188,4 +228,7 @@ def test_the_four_files(pictures, tmp_path):
     assert all(row[name] for row in scores for name in ("edges", "lookalikes", "patches", "energy"))
     saved = json.loads((report.parent / "scan.json").read_text())
     assert saved["verdict"] == "triggered suspects" and saved["images"]["left_out"] == {"empty file": 1}
-    assert [f["name"] for f in saved["findings"] if f["alarm"]]
+    assert [f["name"] for f in saved["findings"] if f["alarm"]] and saved == json.loads(json.dumps(result.to_dict()))
+    assert isinstance(saved["reasons"], list) and "patches" in " ".join(saved["reasons"])
+    order = [page.index(f"<h2>{name}</h2>") for name in ("Why", "Known to escape", "Advice", "Detectors")]
+    assert order == sorted(order) and page.index(saved["sentence"].split(":")[0]) < order[0]

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from puretransforms.registry import create
 from puretransforms.scanning.detectors import DETECTORS, Finding, Kind
 from puretransforms.scanning.detectors.shortcut import FLAT
-from puretransforms.scanning.verdict import ADVICE, KINDS, judge
+from puretransforms.scanning.verdict import BLIND, KINDS, PURIFIERS, advice, judge
 
 TEN = {str(i): 40 for i in range(10)}
 
@@ -51,9 +52,10 @@ def test_the_kind(found, kind):
 
 
 def test_it_never_says_clean():
-    words = verdict(findings()).words
-    assert "100 of 200" in words and "does not make the data clean" in words and "WaNet" in words
-    assert verdict(findings()).advice.chain == []
+    given = verdict(findings())
+    assert "100 of 200" in given.sentence and "does not make the data clean" in given.sentence
+    assert given.misses == [BLIND] and "WaNet" in BLIND
+    assert given.advice.chain == [] and given.reasons == []
     assert not any("clean" in words.split() for words in KINDS.values())
 
 
@@ -61,21 +63,28 @@ def test_uncertainty_is_said():
     strong = findings(edges=ALL)
     assert verdict(strong).confidence == "clear" and verdict(strong).headline == "convolution-based (clear)"
     weak = [replace(strong[0], score=0.4, error=0.12), *strong[1:]]
-    assert verdict(weak).confidence == "borderline" and "borderline" in verdict(weak).words
+    assert verdict(weak).confidence == "borderline" and "borderline" in verdict(weak).sentence
     assert verdict(findings()).confidence == "nothing found" and verdict(findings()).headline == "none found"
-    told = verdict(findings(), measured={"words": "Of 100 clean sets 1 raised an alarm."}).words
-    assert "Of 100 clean sets" in told
+    told = verdict(findings(), measured={"words": "Of 100 clean sets 1 raised an alarm."})
+    assert told.measured == "Of 100 clean sets 1 raised an alarm."
 
 
-def test_what_was_not_tested_is_said():
-    assert "patches (too few images)" in verdict(findings(untested=["patches"]), total=None).words
+def test_the_verdict_is_one_sentence_and_each_alarm_a_reason():
+    given = verdict(findings(edges=ONE, agreement=ALL))
+    assert given.sentence.startswith("Found in 100 of 200 images (clear): ")
+    for one in (given, verdict(findings()), verdict(findings(untested=DETECTORS))):
+        assert one.sentence.endswith(".") and ". " not in one.sentence and len(one.sentence.split()) < 40
+    assert given.reasons == [
+        "edges 0.9000, alarm above 0.1000 (class 'a')",
+        "agreement 0.9000, alarm above 0.1000 (4 classes: 'a', 'b', 'c', ...)",
+    ]
 
 
 def test_too_few_detectors_are_insufficient_and_never_none_found():
     one = verdict(findings(untested=[*DETECTORS][1:]), measured={"words": "78 of 78 found."}, classes=TEN)
     assert one.kind is Kind.INSUFFICIENT and one.headline == "insufficient: 1 of 7 detectors could look"
-    assert "none found" not in one.words and "78 of 78" not in one.words
-    assert one.advice.chain == [] and "evidence" in one.advice.words
+    assert "none found" not in one.sentence and one.measured == "" and one.misses == []
+    assert one.advice.chain == [] and "evidence" in one.advice.lines[0]
     assert verdict(findings(untested=["patches"]), classes=TEN).kind is Kind.NONE
     assert verdict(findings(untested=["patches", "levels"]), classes=TEN).kind is Kind.INSUFFICIENT
     alarm = findings(untested=[*DETECTORS][1:], edges=ALL)
@@ -103,16 +112,26 @@ def test_the_classes_are_named_as_the_reason_with_the_fix(classes, kind, reason)
     else:
         (found,) = given.reasons
         assert re.search(reason, found)
-        assert found in given.words
 
 
 def test_known_misses_are_said_for_the_rate_and_the_size():
     measured = {"words": "", "images": 2000, "misses": {"0.5": ["TAP"], "0.1": ["LSP", "OPS (found in 1 of 2)"]}}
     small = verdict(findings(), measured=measured)
-    assert small.misses[:2] == ["on half of the images: TAP", "on a tenth: LSP, OPS (found in 1 of 2)"]
-    assert "2,000" in small.misses[2] and "LSP" in small.words
-    assert len(verdict(findings(), measured=measured, looked_at=2000).misses) == 2
+    assert small.misses[:3] == [BLIND, "on half of the images: TAP", "on a tenth: LSP, OPS (found in 1 of 2)"]
+    assert "2,000" in small.misses[3]
+    assert len(verdict(findings(), measured=measured, looked_at=2000).misses) == 3
 
 
-def test_every_kind_has_advice():
-    assert set(ADVICE) == set(KINDS) == set(Kind)
+def test_every_kind_has_advice_and_every_purifier_in_it_can_be_made():
+    assert set(KINDS) == set(Kind) and set(PURIFIERS) == set(Kind) - {Kind.NONE, Kind.INSUFFICIENT}
+    for kind in Kind:
+        given = advice(kind)
+        assert given.lines and bool(given.chain) == (kind in PURIFIERS)
+        assert not any("{" in line for line in given.lines)
+        if kind in PURIFIERS:
+            assert any(PURIFIERS[kind] in line for line in given.lines)
+            (step,) = given.chain
+            assert (
+                create(PURIFIERS[kind], "purifier")._config().items()
+                >= {k: v for k, v in step.items() if k != "name"}.items()
+            )

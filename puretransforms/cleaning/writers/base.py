@@ -6,6 +6,7 @@ A unit is about a thousand consecutive entries of the source, finished as a whol
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ class Task:
         entry: the entry.
         out: the file that it goes to, relative to the output.
         member: its place in that file, where the file is a container.
+        suspect: why the image is to be put aside unpurified, else ``""``.
     """
 
     place: int
     entry: Entry
     out: str
     member: str | None = None
+    suspect: str = ""
 
     @property
     def target(self) -> dict[str, Any]:
@@ -78,6 +81,9 @@ class Writer:
     Args:
         source: the images.
         layout: the output.
+
+    Attributes:
+        suspects: by path, the images to put aside unpurified, and which detectors say so; to be set before the plan.
     """
 
     loads_into_memory: bool = False  # can load(in_memory=True) give back what needs the output no more?
@@ -85,6 +91,7 @@ class Writer:
     def __init__(self, source: Source, layout: Layout) -> None:
         self.source = source
         self.layout = layout
+        self.suspects: Mapping[str, Sequence[str]] = {}
 
     # --- plan --------------------------------------------------------------------------------------------------------
 
@@ -94,9 +101,13 @@ class Writer:
         cuts = list(zip(starts, [*starts[1:], len(entries)], strict=True))
         targets = self.targets(cuts)
         return [
-            Unit(number, [Task(i - start, entries[i], *targets[i]) for i in range(start, end)])
+            Unit(number, [self._task(i - start, entries[i], *targets[i]) for i in range(start, end)])
             for number, (start, end) in enumerate(cuts)
         ]
+
+    def _task(self, place: int, entry: Entry, out: str, member: str | None) -> Task:
+        named = self.suspects.get(entry.path)
+        return Task(place, entry, out, member, f"carries a trigger: {', '.join(named)}" if named else "")
 
     def targets(self, cuts: list[tuple[int, int]]) -> list[tuple[str, str | None]]:
         """``(file, place in it)`` for each entry of the source; ``cuts`` are the units as ``(start, end)``."""
@@ -124,7 +135,7 @@ class Writer:
         return copy_stream(original, self.scratch(number, place))
 
     def put_aside(self, number: int, place: int, original: Any) -> str:
-        """Stage a damaged image for the quarantine; returns its sha256."""
+        """Stage an original for the quarantine; returns its sha256."""
         return copy_stream(original, self.scratch(number, f"{place}.bad"))[0]
 
     def scratch(self, number: int, name: int | str) -> str:
@@ -190,7 +201,7 @@ class ContainerWriter(Writer):
     def build(self, path: str, unit: Unit, lost: set[int]) -> str | None:
         """Write the container to ``path``; the sha256 of the one that it replaces, if there is one.
 
-        ``lost``: the places whose images are damaged.
+        ``lost``: the places whose images are put aside.
         """
         raise NotImplementedError(f"{type(self).__name__} must define build(path, unit, lost).")
 

@@ -1,8 +1,9 @@
 """A Hugging Face dataset to Parquet: a file for each unit, with the features of the dataset in its schema.
 
-A row whose image is damaged stays, without its image, so that rows keep their numbers.
+A row whose image is damaged stays, without its image; one that is put aside as a suspect is left out.
 """
 
+from itertools import accumulate
 from typing import Any
 
 from ...data.sources.huggingface import HuggingFaceDataset, from_parquet
@@ -18,7 +19,11 @@ class ParquetWriter(ContainerWriter):
 
     def targets(self, cuts: list[tuple[int, int]]) -> list[tuple[str, str | None]]:
         names = [f"data/{self.source.split}-{i:05d}-of-{len(cuts):05d}.parquet" for i in range(len(cuts))]
-        return [(name, str(row)) for name, (start, end) in zip(names, cuts, strict=True) for row in range(end - start)]
+        places = []
+        for name, (start, end) in zip(names, cuts, strict=True):
+            kept = [entry.path not in self.suspects for entry in self.source.entries[start:end]]
+            places += [(name, str(row - stays)) for row, stays in zip(accumulate(kept), kept, strict=True)]
+        return places
 
     @property
     def folders(self) -> list[str]:
@@ -29,7 +34,8 @@ class ParquetWriter(ContainerWriter):
         import pyarrow.parquet
 
         images = [self.staged(unit.number, task.place) for task in unit.tasks]
-        pyarrow.parquet.write_table(self.source.table(unit.tasks[0].entry.where[0], images, lost), path)
+        table = self.source.table(unit.tasks[0].entry.where[0], images, lost)
+        pyarrow.parquet.write_table(table.take([task.place for task in unit.tasks if not task.suspect]), path)
         return None
 
     def read_back(self, row: Row) -> bytes:

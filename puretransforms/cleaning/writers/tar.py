@@ -1,7 +1,7 @@
 """Shards to shards: the same tar file, in which the image members alone are new.
 
-Everything else is copied with its headers, byte for byte. A sample whose image is damaged is left out as a whole, and
-its image put aside.
+Everything else is copied with its headers, byte for byte. A sample whose image is damaged, or a suspect, is left out
+as a whole, and its image put aside.
 """
 
 import copy

@@ -53,16 +53,38 @@ def agreement(residuals: Float[Tensor, "n d"], forms: Float[Tensor, "n k"]) -> A
         residuals: rows of length 1, less the mean over the data set.
         forms: rows of length 1, less the mean over the data set.
     """
-    unlike = forms @ forms.T < 0
-    products = residuals @ residuals.T
-    partners = unlike.sum(1)
-    each = (products * unlike).sum(1) / partners
-    each[partners < _FEW] = float("nan")
+    each, nearest, pairs = _compared(residuals, forms, residuals, forms)
     counted = each[~each.isnan()]
-    nearest = products.masked_fill(~unlike, -1)
-    nearest = nearest.topk(min(2, len(nearest)), dim=1).values[:, -1] if len(nearest) else partners.float()
-    pairs = products[unlike]
     spread = 1.4826 * float((pairs - pairs.median()).abs().median()) if len(pairs) else 0.0
     if len(counted) < 2:
         return Agreement(0.0, float("inf"), each, nearest, spread)
     return Agreement(float(counted.mean()), 2 * float(counted.std()) / len(counted) ** 0.5, each, nearest, spread)
+
+
+def agreement_with(
+    residuals: Float[Tensor, "n d"],
+    forms: Float[Tensor, "n k"],
+    others: Float[Tensor, "m d"],
+    other_forms: Float[Tensor, "m k"],
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """``(each, nearest)`` of other images of the set, from their pairs with those that :func:`agreement` has compared.
+
+    Args:
+        residuals: rows of length 1, less the mean over the data set, of the images that were compared.
+        forms: of the same images.
+        others: residuals of images beyond them.
+        other_forms: their forms.
+    """
+    return _compared(others, other_forms, residuals, forms)[:2]
+
+
+def _compared(x: Tensor, forms: Tensor, partners: Tensor, partner_forms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``each`` and ``nearest`` of the rows ``x`` among ``partners``, and the products of all unlike pairs."""
+    unlike = forms @ partner_forms.T < 0
+    products = x @ partners.T
+    number = unlike.sum(1)
+    each = (products * unlike).sum(1) / number
+    each[number < _FEW] = float("nan")
+    nearest = products.masked_fill(~unlike, -1)
+    nearest = nearest.topk(min(2, len(partners)), dim=1).values[:, -1] if nearest.numel() else number.float()
+    return each, nearest, products[unlike]

@@ -24,6 +24,7 @@ class RepeatedPatch:
         share: of the images of the class.
         usual: the share that the most repeated patch has at nine places of ten, or less: high in line drawings.
         carriers: bool ``[N]``, the images of the class that hold it.
+        code: its number, as :func:`patch_codes` gives it; -1 if there is none.
     """
 
     size: int
@@ -32,6 +33,7 @@ class RepeatedPatch:
     share: float
     usual: float
     carriers: Bool[Tensor, " n"]
+    code: int = -1
 
 
 def standing_out(pixels: UInt8[Tensor, "n c h w"], size: int) -> Bool[Tensor, "n i j"]:
@@ -73,8 +75,18 @@ def repeated_patch(pixels: UInt8[Tensor, "n c h w"], size: int) -> RepeatedPatch
     place = int(most.argmax())
     number, end = int(most[place]), int(counts[:, place].argmax())
     usual = float(most.float().quantile(0.9)) / n
-    carriers = flat[:, place] == ordered[end, place] if number else torch.zeros(n, dtype=torch.bool)
-    return RepeatedPatch(size, place // columns, place % columns, number / n, usual, carriers)
+    code = int(ordered[end, place]) if number else -1
+    carriers = flat[:, place] == code if number else torch.zeros(n, dtype=torch.bool)
+    return RepeatedPatch(size, place // columns, place % columns, number / n, usual, carriers, code)
+
+
+def holds(pixels: UInt8[Tensor, "n c h w"], patch: RepeatedPatch) -> Bool[Tensor, " n"]:
+    """Which images hold ``patch``, by the rule by which it was found."""
+    top, left = max(patch.row - 2, 0), max(patch.column - 2, 0)
+    around = pixels[:, :, top : patch.row + patch.size + 2, left : patch.column + patch.size + 2]
+    place = (slice(None), patch.row - top, patch.column - left)
+    same = patch_codes(around, patch.size)[place] == patch.code
+    return same & standing_out(around, patch.size)[place]
 
 
 def _longest_run(ordered: Int[Tensor, "n p"]) -> Int[Tensor, "n p"]:

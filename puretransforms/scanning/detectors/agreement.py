@@ -12,7 +12,8 @@ from .base import ENOUGH, Detector, Finding, Kind, too_few
 class Agreement(Detector):
     """The largest mean correlation over the classes.
 
-    An image scores the mean over its own pairs, over that of its class: carriers come to more than half.
+    An image scores the mean over its own pairs, over that of its class: carriers come to more than half. Images of a
+    class beyond the first 1,000 are compared with those where the class is above the threshold.
     """
 
     name = "agreement"
@@ -31,6 +32,9 @@ class Agreement(Detector):
             classes[name] = result.mean
             if result.mean > 0:
                 images[rows] = result.each / result.mean
+            if result.mean > self.threshold:
+                rest, each, _ = sample.agreement_of_rest(label)
+                images[rest] = each / result.mean
             if len(classes) == 1 or result.mean > score:
                 score, error = result.mean, result.error
         return Finding(self, score, error, classes, images)
@@ -63,6 +67,9 @@ class Lookalikes(Detector):
             result = sample.agreement_of(label)
             images[rows] = result.nearest
             classes[name] = float(result.nearest.max())
+            if classes[name] > self.threshold:
+                rest, _, nearest = sample.agreement_of_rest(label)
+                images[rest] = nearest
             errors[name] = (1 - classes[name] ** 2) * result.spread
         worst = max(classes, key=lambda name: classes[name])
         return Finding(self, classes[worst], errors[worst], classes, images)

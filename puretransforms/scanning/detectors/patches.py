@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...functional.detect.patches import RepeatedPatch, repeated_patch
+from ...functional.detect.patches import RepeatedPatch, holds, repeated_patch
 from ...functional.shapes import Tensor
 from ..sample import Sample
 from .base import ENOUGH, Detector, Finding, Kind, too_few, wilson
@@ -19,7 +19,8 @@ class Patches(Detector):
     """The largest share of a class that holds one patch, less the share that is usual at other places of that class.
 
     Counted among pairs of unlike pictures: strokes of drawings stand at the same place too, but in drawings that look
-    alike. The images that hold the patch score 1.
+    alike. The images that hold the patch score 1; those beyond the first 1,000 are looked at in a class above the
+    threshold.
     """
 
     name = "patches"
@@ -46,6 +47,9 @@ class Patches(Detector):
             best = max((repeated_patch(sample.pixels[rows], size) for size in SIZES), key=_excess)
             classes[name] = min(_excess(best), _among_unlike(sample.forms(rows), best))
             images[rows] = best.carriers.float()
+            if classes[name] > self.threshold:
+                rest = sample.members(label)[LOOKED_AT:]
+                images[rest] = holds(sample.pixels[rest], best).float()
             evidence[name] = {"side": best.size, "row": best.row, "column": best.column, "share": best.share}
             if classes[name] > score:
                 score = classes[name]

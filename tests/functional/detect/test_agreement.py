@@ -1,8 +1,9 @@
 """Residuals of unlike pictures agree only where something was added."""
 
+import pytest
 import torch
 
-from puretransforms.functional.detect.agreement import agreement, coarse_form, unit_rows
+from puretransforms.functional.detect.agreement import agreement, agreement_with, coarse_form, unit_rows
 from puretransforms.functional.detect.residual import flat_level, residual, whitened
 
 
@@ -64,3 +65,14 @@ def test_a_residual_is_what_the_blur_takes_away():
     spike[..., 4, 4] = 1
     assert residual(spike)[0, 0, 4, 4] == 0.75 and residual(spike)[0, 0, 4, 5] == -0.125
     assert whitened(residual(x)).abs().max() <= 3
+
+
+def test_images_beyond_those_compared_are_judged_as_if_they_were_among_them():
+    generator = torch.Generator().manual_seed(1)
+    residuals, forms = (unit_rows(torch.randn(40, d, generator=generator)) for d in (30, 8))
+    every = agreement(residuals, forms)
+    each, nearest = agreement_with(residuals, forms, residuals, forms)
+    assert torch.equal(each, every.each) and torch.equal(nearest, every.nearest)
+    each, _ = agreement_with(residuals[:30], forms[:30], residuals[30:], forms[30:])
+    unlike = forms[35] @ forms[:30].T < 0
+    assert each[5] == pytest.approx(float((residuals[35] @ residuals[:30].T)[unlike].mean()), abs=1e-6)

@@ -5,7 +5,7 @@ import torch
 
 from puretransforms.data.images import round_to_uint8
 from puretransforms.functional.detect.levels import level_occupancy
-from puretransforms.functional.detect.patches import repeated_patch
+from puretransforms.functional.detect.patches import holds, repeated_patch
 
 
 @pytest.fixture
@@ -41,3 +41,16 @@ def test_levels(photos):
     assert (level_occupancy(photos) > 0.5).all()
     assert (level_occupancy(few) < 0.1).all()
     assert (level_occupancy(torch.full((2, 3, 8, 8), 7, dtype=torch.uint8)) == 1).all()
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 11), (4, 7), (13, 13)])
+@pytest.mark.parametrize("size", [1, 3])
+def test_other_images_hold_the_patch_by_the_same_rule(size, row, column):
+    """At the border too, where the surroundings are padded."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(90, 140, (60, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    patch = torch.randint(2, (3, size, size), generator=generator).to(torch.uint8) * 255
+    pixels[::3, :, row : row + size, column : column + size] = patch
+    found = repeated_patch(pixels[:30], size)
+    assert (found.row, found.column) == (row, column) and found.carriers.tolist() == [i % 3 == 0 for i in range(30)]
+    assert holds(pixels, found).tolist() == [i % 3 == 0 for i in range(60)]
