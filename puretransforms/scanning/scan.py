@@ -202,7 +202,9 @@ def examine(
 
     Args:
         sample: what was read, or a part of it (:meth:`Sample.without`).
-        ebm, vae, progress: of :func:`scan`.
+        ebm: of :func:`scan`.
+        vae: likewise.
+        progress: likewise.
     """
     known = calibration()
     detectors: list[Detector] = [kind(threshold=known["thresholds"][name]) for name, kind in DETECTORS.items()]
