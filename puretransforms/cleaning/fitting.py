@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from warnings import warn
+from warnings import catch_warnings, simplefilter, warn
 
 from tqdm import tqdm
 
 from ..data.sources.base import Source
-from ..errors import LabelError, ManifestMismatchError, NotFittedError, UntouchedImageWarning
+from ..errors import LabelError, LeftOutWarning, ManifestMismatchError, NotFittedError, UntouchedImageWarning
 from ..storage.store import Store, open_store
 from .purifier import Purifier, parts, reads_labels
 
@@ -192,13 +192,15 @@ def _fit(purifier: Any, source: Source, folder: Path, seed: int, device: Any, ba
         bar.update((record.stage * record.updates + record.step) * record.images - bar.n)
 
     own = getattr(purifier, "seed", None)
-    purifier.fit(
-        source,
-        seed=seed if own is None else own,
-        device=None if device is None else str(device),
-        checkpoint=folder / _CHECKPOINT,
-        on_record=advance,
-    )
+    with catch_warnings():
+        simplefilter("ignore", LeftOutWarning)  # the manifest names what cannot be decoded
+        purifier.fit(
+            source,
+            seed=seed if own is None else own,
+            device=None if device is None else str(device),
+            checkpoint=folder / _CHECKPOINT,
+            on_record=advance,
+        )
 
 
 def _state_of(store: Store, plan: dict[str, Any]) -> dict[str, Any]:

@@ -65,10 +65,13 @@ def test_an_earlier_demo_is_replaced_and_all_else_stays(demo: tuple[Path, list[C
     out, rows, _ = demo
     (out / "mine.txt").write_text("keep")
     torch.set_num_threads(2)
-    again = run_demo(out, seeds=(0, 1), setting=TINY, train_size=60, console=Console(file=io.StringIO()))
+    try:
+        again = run_demo(out, seeds=(0, 1), setting=TINY, train_size=60, console=Console(file=io.StringIO()))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
     assert (out / "mine.txt").read_text() == "keep"
     (out / "mine.txt").unlink()
-    assert torch.get_num_threads() == 2
     assert [(row.poison, row.last) for row in again] == [(row.poison, row.last) for row in rows]
 
 

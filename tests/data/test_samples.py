@@ -9,7 +9,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
 from puretransforms.data.samples import gather
-from puretransforms.errors import NoImageError, SourceError
+from puretransforms.errors import LeftOutWarning, NoImageError, SourceError
 
 
 def tree(root: Path, sizes: list[tuple[int, int]]) -> Path:
@@ -52,3 +52,13 @@ def test_a_missing_or_empty_folder_is_refused(tmp_path: Path) -> None:
         gather(tmp_path / "nowhere")
     with pytest.raises(SourceError, match="at least one image"):
         gather(tmp_path)
+
+
+def test_files_that_cannot_be_decoded_are_left_out_with_a_warning(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        PIL.Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    (tmp_path / "b" / "1.png").write_bytes(b"no picture")
+    with pytest.warns(LeftOutWarning, match=r"1 file\(s\) cannot be decoded and are left out, first b/1.png"):
+        data = gather(str(tmp_path))
+    assert data.targets.tolist() == [0, 1]

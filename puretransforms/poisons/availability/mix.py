@@ -47,7 +47,7 @@ class Mix(Poison):
     ) -> None:
         super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
         if isinstance(poisons, str) or not poisons:
-            raise ValueError(f'expected a list of names, as in mix:poisons=["lsp","ops"], got {poisons!r}.')
+            raise ValueError(f'expected poisons as a list of names, as in mix:poisons=["lsp","ops"], got {poisons!r}.')
         self.poisons = tuple(poisons)
         self.parts = [self._part(spec) for spec in self.poisons]
         self.needs_fit = any(part.needs_fit for part in self.parts)  # type: ignore[misc]
