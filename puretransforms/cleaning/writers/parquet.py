@@ -19,7 +19,7 @@ class ParquetWriter(ContainerWriter):
 
     def targets(self, cuts: list[tuple[int, int]]) -> list[tuple[str, str | None]]:
         names = [f"data/{self.source.split}-{i:05d}-of-{len(cuts):05d}.parquet" for i in range(len(cuts))]
-        places = []
+        places: list[tuple[str, str | None]] = []
         for name, (start, end) in zip(names, cuts, strict=True):
             kept = [entry.path not in self.suspects for entry in self.source.entries[start:end]]
             places += [(name, str(row - stays)) for row, stays in zip(accumulate(kept), kept, strict=True)]
