@@ -135,7 +135,7 @@ def test_scan_takes_names_and_shards(numbered, mnist, source, tmp_path):
     for name, count in ((f"hf:{numbered}", 6), (f"torchvision:MNIST:{mnist}#test", 10), (tmp_path / "a-000.tar", 6)):
         result = shell("scan", name, "--no-progress")
         assert result.exit_code == 0, result.output
-        assert f"{count} of {count} images" in result.stdout
+        assert f"in {count} of {count} images" in result.stdout
 
 
 def test_poison_takes_names_and_keeps_their_numbers(numbered, mnist, tmp_path):
