@@ -177,8 +177,13 @@ def _fetch(access: Access, name: str) -> Path:
     try:
         return Path(
             hf_hub_download(
-                **{option: value for option, value in vars(access).items() if option != "name"},
-                filename=name,
+                access.repo_id,
+                name,
+                revision=access.revision,
+                cache_dir=access.cache_dir,
+                token=access.token,
+                local_files_only=access.local_files_only,
+                force_download=access.force_download,
                 endpoint=endpoint(),
                 library_name="puretransforms",
             )
