@@ -24,21 +24,24 @@ class AutoPurify(PureTransform):
 
     The purifier of each verdict stands in :data:`puretransforms.scanning.verdict.PURIFIERS`: COIN for convolution-based
     poison, JPEG for bounded noise, nothing at all where the scan raised no alarm (a purifier costs accuracy) or could
-    not look well enough (which is a warning). No purifier cures a trigger: images that carry one are named in
-    :attr:`dropped`, and the chain is chosen by a second look at the others. ``clean(source, out, "auto")`` does all of
-    it, and puts the dropped images into ``<out>.quarantine``. A fitted one may as well stand in a training pipeline,
-    after crop and flip: where :attr:`online` is true that protects better than stored images, provided ``seed=None``,
-    which draws anew at every access.
+    not look well enough (which is a warning). A purifier may leave a trigger in place: images that carry one are
+    named in :attr:`dropped`, and the chain is chosen by a second look at the others. ``clean(source, out, "auto")``
+    does all of it, and puts the dropped images into ``<out>.quarantine``. A fitted one may as well stand in a training
+    pipeline, after crop and flip: where :attr:`online` is true that protects better than stored images, provided
+    ``seed=None``, which draws anew at every access.
 
     Args:
         chain: ``[{"name": "coin", "alpha": 2.0}, ...]``, applied in this order, by registered names; ``[]`` leaves
             images as they are; ``None`` waits for :meth:`fit`.
+        drop: ``"suspects"``: name the images that carry a trigger in :attr:`dropped`, and choose the chain for the
+            others; ``"none"``: choose it for all.
         seed, device, images, chunk_size, differentiable, p: see :class:`~puretransforms.transforms.base.PureTransform`.
 
     Attributes:
         result: what the scan found, after :meth:`fit`; not kept in copies.
         dropped: after :meth:`fit`, the images that carry a trigger (path, or index in a dataset) and the detectors that
             say so; not kept in copies.
+        left: how many more a second look named, after these were out; they stay in.
 
     >>> import torch
     >>> AutoPurify([{"name": "jpeg", "quality": 10}])(torch.rand(2, 3, 32, 32)).shape
@@ -65,6 +68,7 @@ class AutoPurify(PureTransform):
         self.drop = checks.choice("drop", drop, ("suspects", "none"))
         self.result: ScanResult | None = None
         self.dropped: dict[str, list[str]] = {}
+        self.left = 0
         self._set(chain)
 
     def _set(self, chain: list[dict[str, Any]] | None) -> None:
@@ -89,6 +93,7 @@ class AutoPurify(PureTransform):
             "misses": verdict.misses,
             "purifier": ", then ".join(map(repr, cast(Iterable[Any], self.steps))) or "none",
             "dropped": self.dropped,
+            "left": self.left,
         }
 
     @property
@@ -124,18 +129,26 @@ class AutoPurify(PureTransform):
             dataset: what :func:`puretransforms.scanning.scan.scan` takes.
             sample, workers, progress: of the scan.
             seed: of the draw; ``None`` for 0.
-            device, checkpoint, on_record: not used: the scan takes seconds.
+            device, checkpoint, on_record: not used.
         """
         look = partial(scan, dataset, seed=seed or 0, workers=workers, progress=progress, ebm=None)
-        self.result, self.dropped = look(sample=sample), {}
+        self.result, self.dropped, self.left = look(sample=sample), {}, 0
         chain = self.result.verdict.advice.chain
         if self.drop == "suspects" and self.result.carriers:
             if self.result.partial:
                 self.result = look(sample=None)
             names, carriers = self.result.sample.names, self.result.carriers
             self.dropped = {names[i]: found for i, found in carriers.items()}
-            rest = examine(self.result.sample.without(carriers))
+            rest = examine(self.result.sample.without(carriers)) if carriers else self.result
+            self.left = len(rest.carriers) if carriers else 0
             chain = [] if rest.carriers else rest.verdict.advice.chain  # never a purifier against a trigger on a few
+            if self.left or rest.insufficient:
+                warn(
+                    f"Without the {len(carriers)} image(s) that carry a trigger the scan says: {rest.verdict.headline}"
+                    f", and names {self.left} more. These stay in: look at them (scan the result), or drop them.",
+                    InsufficientScanWarning,
+                    stacklevel=2,
+                )
         self._set(chain)
         if self.result.insufficient:
             verdict = self.result.verdict

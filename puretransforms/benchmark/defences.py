@@ -39,6 +39,11 @@ class Defence:
     place: str
     options: dict[str, Any]
 
+    @property
+    def drops(self) -> bool:
+        """Does the fitted purifier name images to leave out of the training?"""
+        return self.place not in ("nowhere", "training") and "drop" in parameters(find(self.name, "purifier"))
+
     def training(self, num_classes: int) -> Adapt:
         """The training-time defence."""
         return TRAINING[self.name](num_classes=num_classes, **self.options)

@@ -13,7 +13,7 @@ from ..reporting.tables import markdown
 from .defences import PLACES
 from .entries import Entry, load_entries
 from .gate import Strength, Summary, row_of, strengths, summaries
-from .published import Comparison, comparison_markdown, comparisons, sources
+from .published import CIFAR10, Comparison, comparison_markdown, comparisons, sources
 from .run import spread
 
 BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
@@ -72,7 +72,7 @@ class Board:
             score = self.cells.get((poison, purifier))
             return None if score is None else score.value
 
-        return comparisons(ours)
+        return comparisons(ours) if self.data == CIFAR10 else []
 
     @property
     def rows(self) -> list[str]:

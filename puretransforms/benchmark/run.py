@@ -138,8 +138,11 @@ class Bench:
         if place == "training":
             adapt = defence.training(self.num_classes)
         success = _Success(attacked, self.num_classes)
+        kept = torch.ones(len(images), dtype=torch.bool)
+        if defence.drops:
+            kept[[int(name) for name in self._purifier(case.poison, case.purifier).dropped]] = False
         outcome = run_case(
-            LabelledImages(images, attacked.targets),
+            LabelledImages(images[kept], attacked.targets[kept]),
             test,
             setting,
             seed=case.seed,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..data.digits import load_digits
+from ..data.open_source import open_source
 from ..data.samples import LabelledImages, gather
 from ..errors import SourceError
 
@@ -36,12 +37,27 @@ def load_data(source: str | Path | None) -> tuple[LabelledImages, LabelledImages
             raise SourceError(f"expected a name without a split, since train and test are both read, got {source!r}.")
         train, test = gather(f"{source}#train"), gather(f"{source}#test")
     elif path.is_dir():
-        train, test = gather(str(path / "train")), gather(str(path / "test"))
+        train, test = _folder(path / "train"), _folder(path / "test")
     else:
         return _load_npz(path)
     if train.classes != test.classes:
         raise SourceError(f"expected the same classes in train and test, got {train.classes} and {test.classes}.")
     return train, test
+
+
+def _folder(path: Path) -> LabelledImages:
+    """A folder of images for each class, and nothing that would leave a class out or make another one."""
+    source = open_source(str(path))
+    held = {entry.label for entry in source.entries if entry.kind == "image"}
+    odd = {folder for folder in source.folders if "/" not in folder} - held
+    odd |= {entry.path for entry in source.entries if "/" not in entry.path and entry.kind != "other"}
+    if odd:
+        names = ", ".join(sorted(odd)[:3])
+        raise SourceError(
+            f"expected a folder of images for each class in {path}, got {names} (empty, in no class, or a link that "
+            "leads outside): remove or fill it."
+        )
+    return gather(source)
 
 
 def part_of(data: LabelledImages, size: int | None) -> LabelledImages:

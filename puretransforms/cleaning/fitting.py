@@ -65,13 +65,13 @@ def fit_first(
                     f"expected {type(part).__name__} inside {type(purifier).__name__} to be fitted: call its "
                     "fit(dataset) first, or give a list of purifiers, which is fitted here."
                 )
-        if getattr(purifier, "dropped", None):
-            warn(
-                f"The {len(purifier.dropped)} images that the scan of this {type(purifier).__name__} named stay in: "
-                "clean with 'auto', which puts them aside, or clean result.clean_subset(dataset).",
-                UntouchedImageWarning,
-                stacklevel=4,
-            )
+            if getattr(part, "dropped", None):
+                warn(
+                    f"The {len(part.dropped)} images that the scan of this {type(part).__name__} named stay in: "
+                    "clean with 'auto', which puts them aside, or clean result.clean_subset(dataset).",
+                    UntouchedImageWarning,
+                    stacklevel=4,
+                )
         return purifier, None, None
     if any(type(part).reads_labels for part in parts(purifier) if hasattr(type(part), "reads_labels")):
         _check_classes(source)

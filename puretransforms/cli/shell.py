@@ -79,6 +79,8 @@ def scanned(scan: Mapping[str, Any] | None) -> list[str]:
     if dropped["images"]:
         by = ", ".join(f"{number:,} by {names}" for names, number in dropped["by"].items())
         lines.append(f"put aside in the quarantine folder: {dropped['images']:,} images that carry a trigger ({by})")
+    if scan["left"]:
+        lines.append(f"left in: {scan['left']:,} more, named by a second look at the others")
     return [*lines, f"purifier: {scan['purifier']}"]
 
 

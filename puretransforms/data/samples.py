@@ -219,8 +219,11 @@ def _decoded(source: Source, channels: int | None = 3) -> LabelledImages:
                 continue
             pixels = torch.frombuffer(bytearray(image.pixels), dtype=torch.uint8).view(image.shape)
             samples.append((pixels.permute(2, 0, 1), numbers[entry.label], entry.path))
+        elif entry.kind == "skipped":
+            left_out.append(entry.path)
     if left_out:
-        warn(f"{len(left_out)} file(s) cannot be decoded and are left out, first {left_out[0]}.", LeftOutWarning, 4)
+        text = f"{len(left_out)} file(s) cannot be read or decoded and are left out, first {left_out[0]}."
+        warn(text, LeftOutWarning, stacklevel=4)
     return _stacked(samples, names_by_number(numbers), channels)
 
 

@@ -131,7 +131,7 @@ class ScanResult:
         for f in self.findings:
             state = "evidence only" if f.silent else "ALARM" if f.alarm else "no alarm"
             above = "" if f.silent else f"; alarm above {f.threshold:.4f}"
-            figures = f"{f.score:.4f} ({f.low:.4f} to {f.high:.4f}{above})"
+            figures = f"{f.score:z.4f} ({f.low:z.4f} to {f.high:z.4f}{above})"
             rows.append((f.name, *((f"not tested: {f.untested}", "") if f.untested else (state, figures))))
         measured = ["", _folded(verdict.measured, "")] if verdict.measured else []
         return "\n".join([*lines, "", "Detectors:", aligned(rows, widths=(17, 13)), *measured])

@@ -24,10 +24,7 @@ BLIND = (
 )
 
 # What `auto` applies, and what a report recommends: a purifier by name and options, as `create` takes it. A kind that
-# is not here gets none. JPEG-10 and COIN against bounded and convolved poison: docs/results/bench-cpu (report.md), a
-# narrow network. There JPEG-10 leaves a trigger as strong as it was (BadNets: 94.8 % success before, 93.6 % after), so
-# what carries one is put aside, and what is left is judged once more. JPEG of 30 luma and 10 chroma
-# ("jpeg:quality=30:chroma_quality=10") is to be compared with JPEG-10 by the benchmark of the large presets first.
+# is not here gets none. Which one is best against each kind is for the leaderboard to say.
 PURIFIERS: dict[Kind, str] = {
     Kind.BOUNDED: "jpeg:quality=10",
     Kind.CONVOLVED: "coin:alpha=2.0",
@@ -51,9 +48,9 @@ _WHY = {
     Kind.CONVOLVED: ["{purifier}, best applied anew at every access (in the training pipeline)"],
     Kind.TRIGGERED: [
         "leave the suspects out of training, or look at each (clean with auto puts them aside)",
-        "{purifier} against faint patterns and single pixels; it leaves a high-contrast patch in place",
+        "{purifier} against faint patterns and single pixels; a patch of high contrast may stay in place",
     ],
-    Kind.UNKNOWN: ["look at the evidence first", "{purifier}, which helps against most kinds"],
+    Kind.UNKNOWN: ["look at the evidence first", "{purifier}, which takes away faint patterns of any shape"],
 }
 
 

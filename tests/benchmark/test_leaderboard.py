@@ -1,6 +1,7 @@
 """The page and the tables hold the numbers of the JSON files, all of them and no others."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import mean
@@ -17,6 +18,7 @@ from puretransforms.benchmark.leaderboard import (
     filled,
     write_tables,
 )
+from puretransforms.benchmark.published import CIFAR10
 from puretransforms.errors import SourceError
 
 from .test_entries import entry
@@ -62,6 +64,7 @@ def write(folder: Path) -> None:
         for seed, accuracy in enumerate(accuracies):
             made = entry(poison, purifier, seed)
             made.result.test[:] = [0.01, accuracy]
+            made.about["data"] = CIFAR10
             save_entry(folder, made)
 
 
@@ -108,6 +111,11 @@ def test_published_figures_stand_beside_ours(board: Leaderboard) -> None:
     html = board.html.decode()
     assert 'data-beside="lsp / none"' in html and 'data-beside="tap / none"' not in html
     assert "+6.9" in html and "unexplained" in html
+
+
+def test_published_figures_stand_beside_no_other_data(board: Leaderboard) -> None:
+    (one,) = board.boards
+    assert one.beside and replace(one, data="00ff").beside == []
 
 
 def test_how_each_number_was_made_stands_on_the_page(board: Leaderboard) -> None:

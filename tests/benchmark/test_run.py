@@ -108,6 +108,29 @@ def test_the_advice_says_where_it_acts(bench: Bench, monkeypatch: pytest.MonkeyP
     assert len(seen) == (TINY.epochs * 3 if online else 1) and result.place == ("access" if online else "once")
 
 
+class Dropper(Grayscale):
+    """Names images as the scan of ``auto`` does."""
+
+    def __init__(self, *, drop: str = "suspects", seed: int | None = None) -> None:
+        super().__init__(seed=seed)
+        self.drop = drop
+
+    fitted = property(lambda self: hasattr(self, "dropped"))
+
+    def fit(self, dataset: object, **options: object) -> "Dropper":
+        self.dropped = {"0": ["patches"], "7": ["patches"]}
+        return self
+
+
+def test_images_that_the_purifier_names_are_not_trained_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PURIFIERS, "auto", Dropper)
+    result = Bench(bench.train, bench.test).run(case("badnets", "auto@once"), TINY)
+    attacked = bench.attacked("badnets")
+    kept = torch.tensor([row not in (0, 7) for row in range(len(attacked.images))])
+    _, records = TINY.train(Grayscale()(attacked.images[kept]), attacked.targets[kept], num_classes=3, seed=1)
+    assert result.train == [record.accuracy for record in records][-1]
+
+
 class Brighten(PureTransform):
     """Adds to each image what its label says; made for these tests."""
 

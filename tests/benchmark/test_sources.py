@@ -43,6 +43,25 @@ def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
         load_data(tmp_path)
 
 
+@pytest.mark.parametrize("odd", ["empty", "stray.png", "linked"])
+def test_what_would_shift_the_classes_of_a_folder_is_refused(tmp_path: Path, odd: str) -> None:
+    picture = F.to_pil_image(load_train()[0][0])
+    for part in ("train", "test"):
+        (tmp_path / part / "fish").mkdir(parents=True)
+        picture.save(tmp_path / part / "fish" / "0.png")
+        strange = tmp_path / part / odd
+        if odd == "empty":
+            strange.mkdir()
+        elif odd == "linked":
+            (tmp_path / f"outside-{part}").mkdir()
+            picture.save(tmp_path / f"outside-{part}" / "0.png")
+            strange.symlink_to(tmp_path / f"outside-{part}")
+        else:
+            picture.save(strange)
+    with pytest.raises(SourceError, match=f"a folder of images for each class in .*train, got {odd}"):
+        load_data(tmp_path)
+
+
 def load_train() -> tuple[torch.Tensor, torch.Tensor]:
     parts = arrays()
     return torch.from_numpy(parts["x_train"]).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(parts["y_train"])

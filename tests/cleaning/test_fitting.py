@@ -196,7 +196,7 @@ def test_auto_is_fitted_like_any_other(source, tmp_path, picture):
     quietly(source, tmp_path / "out", "auto")
     run = json.loads((tmp_path / "out/run.json").read_text())
     assert run["purifier"]["repr"].startswith("AutoPurify(chain=[") and "classes" not in run
-    assert run["scan"].keys() == {"headline", "sentence", "reasons", "misses", "purifier", "dropped"}
+    assert run["scan"].keys() == {"headline", "sentence", "reasons", "misses", "purifier", "dropped", "left"}
     assert run["scan"]["reasons"] and run["scan"]["dropped"]["images"] == 0 and run["scan"]["purifier"] == "none"
     assert run["scan"]["headline"] in (tmp_path / "out/report.html").read_text()
     assert json.loads((tmp_path / "out.purifier/fit.json").read_text())["fitted"]

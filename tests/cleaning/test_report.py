@@ -103,7 +103,12 @@ def test_what_a_scan_said_stands_first(cleaned):
         summary = Summary.of(map(json.loads, lines))
     run = json.loads((cleaned.out / "run.json").read_text())
     run["scan"] = {"headline": "class-wise bounded (clear)", "sentence": "Looked <at> 24.", "purifier": "JPEG"}
-    run["scan"] |= {"reasons": ["edges of '<b>'"], "misses": [], "dropped": {"images": 3, "by": {"patches": 3}}}
+    run["scan"] |= {
+        "reasons": ["edges of '<b>'"],
+        "misses": [],
+        "dropped": {"images": 3, "by": {"patches": 3}},
+        "left": 2,
+    }
     counts = Summary(counts=summary.counts, aside=summary.aside)
     page = render(counts, run, Layout(cleaned.out), cleaned.source).decode()
     said = (

@@ -28,7 +28,7 @@ class Told(AutoPurify):
     @property
     def scan_summary(self):
         said = {"headline": "triggered suspects (clear)", "sentence": "Found: a trigger.", "reasons": ["patches"]}
-        return said | {"misses": ["at any share: warps"], "purifier": "Grayscale()", "dropped": self.dropped}
+        return said | {"misses": ["at any share: warps"], "purifier": "Grayscale()", "dropped": self.dropped, "left": 0}
 
 
 SOURCES = {

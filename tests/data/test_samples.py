@@ -59,6 +59,6 @@ def test_files_that_cannot_be_decoded_are_left_out_with_a_warning(tmp_path):
         (tmp_path / name).mkdir()
         PIL.Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
     (tmp_path / "b" / "1.png").write_bytes(b"no picture")
-    with pytest.warns(LeftOutWarning, match=r"1 file\(s\) cannot be decoded and are left out, first b/1.png"):
+    with pytest.warns(LeftOutWarning, match=r"1 file\(s\) cannot be read or decoded and are left out, first b/1.png"):
         data = gather(str(tmp_path))
     assert data.targets.tolist() == [0, 1]

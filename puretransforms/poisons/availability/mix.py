@@ -24,13 +24,14 @@ _CHOICE = 0x6D6978  # the stream in which an image draws its poison; the poisons
 
 @register("mix")
 class Mix(Poison):
-    """Give every image one of several poisons, drawn by its place in the dataset with equal chances.
+    """Give every image one of several poisons, drawn by its ``index`` (without one by its pixels) with equal chances.
 
     An image looks as under that poison alone. Poisons that learn from the clean data learn from all of it.
 
     Args:
         poisons: registered names with their options, or ``module:Class``; no backdoors, no targeted poisons, no mix.
-        num_classes, seed, quantize: see :class:`~puretransforms.poisons.base.Poison`; they are those of all the parts.
+        num_classes, seed: see :class:`~puretransforms.poisons.base.Poison`; they are those of all the parts. Each part
+            rounds to 8 bits as it does by itself, unless its options say otherwise.
 
     Raises:
         RegistryError: no such poison, or options that it does not take.
@@ -43,9 +44,8 @@ class Mix(Poison):
         poisons: Sequence[str] = FIVE,
         num_classes: int = 10,
         seed: int = 0,
-        quantize: str | None = "round",
     ) -> None:
-        super().__init__(num_classes=num_classes, seed=seed, quantize=quantize)
+        super().__init__(num_classes=num_classes, seed=seed)
         if isinstance(poisons, str) or not poisons:
             raise ValueError(f'expected poisons as a list of names, as in mix:poisons=["lsp","ops"], got {poisons!r}.')
         self.poisons = tuple(poisons)
@@ -53,7 +53,7 @@ class Mix(Poison):
         self.needs_fit = any(part.needs_fit for part in self.parts)  # type: ignore[misc]
 
     def _part(self, spec: str) -> Poison:
-        shared = {"num_classes": self.num_classes, "seed": self.seed, "quantize": self.quantize}
+        shared = {"num_classes": self.num_classes, "seed": self.seed}
         name, options = parse(spec)
         kind = cast("type[Poison]", find(name, "poison"))
         if set(options) & set(shared):

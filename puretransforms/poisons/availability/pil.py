@@ -21,7 +21,7 @@ _BATCH = 512  # of the authors, for both stages
 
 @register("pil")
 class PIL(StoredPoison):
-    """Perturb every image against a linear classifier alone: minutes on a CPU for 50,000 images of 32 pixels.
+    """Perturb every image against a linear classifier alone.
 
     The surrogate is the authors': two linear layers without bias between pixels and logits, trained on the clean data
     by SGD (0.003, momentum 0.9, cosine, no augmentation) unless one is given. Then every image takes ``steps`` sign

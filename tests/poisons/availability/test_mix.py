@@ -17,7 +17,7 @@ def test_an_image_is_as_its_own_poison_makes_it(batch):
     images, labels, index = batch
     mix = Mix(poisons=SEVERAL, seed=5)
     mixed, _ = mix(images, labels, index)
-    alone = LSP(seed=5, quantize="round"), SamplewiseNoise(epsilon=0.02, seed=5), AR(seed=5)
+    alone = LSP(seed=5), SamplewiseNoise(epsilon=0.02, seed=5), AR(seed=5)
     each = torch.stack([poison(images, labels, index)[0] for poison in alone])
     chosen = mix.choice(KeyedNoise(5, index))
     assert mixed.equal(each[chosen, torch.arange(600)])
@@ -59,7 +59,7 @@ def test_a_part_that_stores_a_perturbation_for_each_image_finds_it(batch):
         (["lsp", "badnets"], "any image, got 'badnets'"),
         (["gradient_matching"], "any image"),
         (["mix"], "any image"),
-        (["lsp:seed=1"], "without num_classes, seed, quantize"),
+        (["lsp:seed=1"], "without num_classes, seed"),
         (["unknown"], "unknown"),
     ],
 )
