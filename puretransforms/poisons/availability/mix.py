@@ -19,6 +19,7 @@ from ..progress import OnProgress
 FIVE = ("lsp", "ops", "ar", "cuda", "classwise")
 """Of all kinds (a mosaic, a pixel, a texture, a convolution, noise), and none needs a network."""
 
+_OWN = "own"
 _CHOICE = 0x6D6978  # the stream in which an image draws its poison; the poisons draw in others
 
 
@@ -30,8 +31,8 @@ class Mix(Poison):
 
     Args:
         poisons: registered names with their options, or ``module:Class``; no backdoors, no targeted poisons, no mix.
-        num_classes, seed: see :class:`~puretransforms.poisons.base.Poison`; they are those of all the parts. Each part
-            rounds to 8 bits as it does by itself, unless its options say otherwise.
+        num_classes, seed: see :class:`~puretransforms.poisons.base.Poison`; they are those of all the parts.
+        quantize: likewise; ``"own"``: each part rounds to 8 bits as it does by itself.
 
     Raises:
         RegistryError: no such poison, or options that it does not take.
@@ -44,8 +45,10 @@ class Mix(Poison):
         poisons: Sequence[str] = FIVE,
         num_classes: int = 10,
         seed: int = 0,
+        quantize: str | None = _OWN,
     ) -> None:
-        super().__init__(num_classes=num_classes, seed=seed)
+        super().__init__(num_classes=num_classes, seed=seed, quantize="round" if quantize == _OWN else quantize)
+        self.quantize = quantize
         if isinstance(poisons, str) or not poisons:
             raise ValueError(f'expected poisons as a list of names, as in mix:poisons=["lsp","ops"], got {poisons!r}.')
         self.poisons = tuple(poisons)
@@ -53,7 +56,9 @@ class Mix(Poison):
         self.needs_fit = any(part.needs_fit for part in self.parts)  # type: ignore[misc]
 
     def _part(self, spec: str) -> Poison:
-        shared = {"num_classes": self.num_classes, "seed": self.seed}
+        shared: dict[str, Any] = {"num_classes": self.num_classes, "seed": self.seed}
+        if self.quantize != _OWN:
+            shared["quantize"] = self.quantize
         name, options = parse(spec)
         kind = cast("type[Poison]", find(name, "poison"))
         if set(options) & set(shared):
