@@ -10,33 +10,11 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
+from .published import undefended
 from .run import Result
 
 STRONG_ACCURACY = 40.0
 STRONG_SHARE = 0.7
-
-PUBLISHED: dict[str, tuple[float, str]] = {
-    "ar": (11.7, "APBench"),
-    "cuda": (18.5, "CUDA, CVPR 2023"),
-    "em_samplewise": (20.8, "APBench"),
-    "gradient_matching": (44.0, "PureGen, budget 1 %, 8/255"),
-    "huda": (40.0, "reviews of COIN, about, mean of four networks"),
-    "hypo": (70.4, "APBench"),
-    "lsp": (13.1, "APBench"),
-    "narcissus": (43.95, "PureGen, budget 1 %, 8/255, mean of classes"),
-    "ops": (14.7, "APBench"),
-    "pil": (12.8, "PIL, ICLR 2026"),
-    "rem": (17.5, "APBench, whose REM is another algorithm"),
-    "sep": (3.9, "ISS"),
-    "tap": (6.3, "APBench"),
-    "vuda": (41.0, "reviews of COIN, about, mean of four networks"),
-    "wanet": (99.55, "README of WaNet, ICLR 2021"),
-}
-"""Undefended, ResNet-18 on CIFAR-10, in percent: test accuracy of availability poisons, success of the others.
-
-Of the poison as registered (a budget that is not its default is named): with options or at another rate it is another
-one, and unknown. So are BadNets, Blend, SIG and BPP, for which no figure could be checked against its source.
-"""
 
 
 @dataclass(frozen=True)
@@ -100,11 +78,11 @@ def strengths(results: Iterable[Result]) -> list[Strength]:
 
 def _strength(poison: str, setting: str, group: Sequence[Result]) -> Strength:
     kind = group[0].kind
-    undefended = [_value(result) for result in group if result.purifier == "none"]
-    published, source = PUBLISHED.get(poison, (None, ""))
-    if not undefended:
+    bare = [_value(result) for result in group if result.purifier == "none"]
+    published, source = undefended(poison) or (None, "")
+    if not bare:
         return Strength(poison, setting, kind, None, published, source, "not run undefended")
-    reached = mean(undefended)
+    reached = mean(bare)
     if kind == "availability":
         strong = reached < STRONG_ACCURACY
     else:
@@ -140,7 +118,7 @@ def _summary(
     success = [column[poison] for poison, kind in kinds.items() if kind != "availability" and poison in column]
     worst = min(accuracy, key=lambda poison: accuracy[poison]) if accuracy else None
     clean = column.get("clean")
-    undefended = cells.get(("none", setting), {}).get("clean")
+    bare = cells.get(("none", setting), {}).get("clean")
     return Summary(
         purifier,
         setting,
@@ -149,7 +127,7 @@ def _summary(
         worst,
         mean(success) if success else None,
         clean,
-        None if clean is None or undefended is None else mean(undefended) - clean,
+        None if clean is None or bare is None else mean(bare) - clean,
         len(accuracy) + len(success),
         len(kinds),
     )

@@ -13,7 +13,7 @@ from ..reporting.tables import markdown
 from .defences import PLACES
 from .entries import Entry, load_entries
 from .gate import Strength, Summary, row_of, strengths, summaries
-from .published import CIFAR10, Comparison, comparison_markdown, comparisons, sources
+from .published import CIFAR10, Comparison, comparison_markdown, comparisons, rivals, sources
 from .run import spread
 
 BEGIN, END = "<!-- leaderboard -->", "<!-- /leaderboard -->"
@@ -98,41 +98,6 @@ class Leaderboard:
         return "\n\n".join(_summary(board) for board in self.boards) + "\n"
 
 
-RIVALS: list[dict[str, Any]] = [
-    {
-        "name": "ECLIPSE (ESORICS 2024)",
-        "figures": "EM 82.8, TAP 86.1, REM 82.7, SEP 82.9, LSP 84.6, AR 87.3; clean 94.95 to 90.43",
-        "needs": "a diffusion model trained on 2,000 clean images; 100 network steps an image",
-    },
-    {
-        "name": "ECLIPSE's training loop alone: grey .4 and noise .05",
-        "figures": "EM 78.8, TAP 83.3, REM 75.5, LSP 80.1, AR 61, SEP 14.7",
-        "needs": "nothing",
-    },
-    {
-        "name": "BridgePure (NeurIPS 2025)",
-        "figures": "93.0 on a mix of five poisons",
-        "needs": "250 pairs of clean and poisoned images; 22.5 GPU-hours",
-    },
-    {
-        "name": "AVATAR, as BridgePure ran it again",
-        "figures": "AR 91.4, EM 88.5, LSP 89.1, OPS 87.9, REM 89.7, TAP 90.8",
-        "needs": "a diffusion model of clean images",
-    },
-    {
-        "name": "D-VAE (ICML 2024), as BridgePure ran it",
-        "figures": "AR 90.2, EM 88.8, LSP 90.0, OPS 89.5, REM 83.1, TAP 83.2",
-        "needs": "hours of a GPU for each dataset",
-    },
-    {
-        "name": "JPEG-10, in ISS (ICML 2023)",
-        "figures": "EM 81.5, TAP 83.9, SEP 84.4, LSP 83.0, AR 85.2, OPS 82.5; clean 94.7 to 85.4",
-        "needs": "nothing",
-    },
-]
-"""As published: ResNet-18 of width 64, CIFAR-10, test accuracy in percent. None was measured by this project."""
-
-
 def build_leaderboard(folder: str | Path) -> Leaderboard:
     """Page and tables of every result below ``folder``.
 
@@ -150,7 +115,7 @@ def build_leaderboard(folder: str | Path) -> Leaderboard:
     for entry in entries:
         groups.setdefault((json.dumps(entry.about["setting"], sort_keys=True), entry.about["data"]), []).append(entry)
     boards = [_board(group) for group in groups.values()]
-    html = page("leaderboard", boards=boards, rivals=RIVALS, points=_points, shade=_shade, sources=sources())
+    html = page("leaderboard", boards=boards, rivals=rivals(), points=_points, shade=_shade, sources=sources())
     return Leaderboard(html, boards)
 
 

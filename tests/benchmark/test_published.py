@@ -7,7 +7,8 @@ import pytest
 from puretransforms.benchmark import published
 from puretransforms.benchmark.attacks import CLEAN, find_attack
 from puretransforms.benchmark.defences import canonical
-from puretransforms.benchmark.published import comparison_markdown, comparisons, sources
+from puretransforms.benchmark.published import comparison_markdown, comparisons, rivals, sources, undefended
+from puretransforms.registry import list_poisons
 
 
 def test_every_figure_is_of_a_row_and_a_column_that_the_benchmark_knows_by_that_name() -> None:
@@ -39,6 +40,25 @@ def test_a_difference_over_five_points_is_named_and_no_other(monkeypatch: pytest
     assert "| ar | none | 18.6 | 11.7 (APBench) | +6.9 | a short schedule |" in text
     assert "| lsp | none | 18.0 | 19.1 (ISS) | -1.1 |  |" in text
     assert "Image Shortcut Squeezing" in text and "ECLIPSE" not in text, "only the sources that are used"
+
+
+def test_undefended_figures_are_of_poisons_that_there_are_and_stand_once() -> None:
+    known = {name: undefended(name) for name in list_poisons()}
+    assert set(published._stored()["undefended"]) <= set(known)
+    assert all(0 < one[0] <= 100 and one[1] for one in known.values() if one)
+    assert known["lsp"] == (13.06, "APBench") and known["badnets"] is None
+    assert undefended("lsp:rate=0.5") is None, "at another rate it is another poison"
+
+
+def test_rivals_are_named_with_figures_and_what_they_need() -> None:
+    assert all(one["name"] and one["needs"] and any(map(str.isdigit, one["figures"])) for one in rivals())
+    (jpeg,) = (one for one in rivals() if one["name"].startswith("JPEG"))
+    assert "lsp 83.01" in jpeg["figures"]
+
+
+def test_another_algorithm_of_the_same_name_is_the_reason_for_that_source_alone() -> None:
+    cells = comparisons(lambda *cell: 60.0 if cell == ("rem", "none") else None)
+    assert {(c.source, c.note.startswith("APBench's REM")) for c in cells} >= {("APBench", True), ("ISS", False)}
 
 
 def test_without_a_cell_of_ours_there_is_no_table() -> None:
