@@ -98,7 +98,9 @@ def test_a_trigger_is_set_aside_and_the_rest_left_as_it_is(triggered, tmp_path):
     aside = {file.stem for file in (tmp_path / "out.quarantine").rglob("*.png")}
     assert aside == carriers and len(aside) == 60
     lines = told.stdout.splitlines()
-    assert lines[0].startswith("scan: triggered suspects (clear). Found in 400 of 400 images (clear): a trigger")
+    assert lines[0].startswith(
+        "scan: triggered suspects (clear). Found in a look at 400 of 400 images (clear): a trigger"
+    )
     assert "- patches 0.40" in told.stdout and "60 images that carry a trigger (60 by patches)" in told.stdout
     assert "purifier: none" in lines, "no JPEG on images that carry nothing"
     assert "340 purified, 60 quarantined (340 of the purified unchanged)" in told.stdout

@@ -82,6 +82,8 @@ def scan(
     say(str(result))
     if out is not None:
         say(f"\nreport in {result.save(out)}, suspects in {out / 'suspects.csv'}")
+    if result.verdict.alarms:
+        say(f"\nto act on it: puretransforms clean {source} NEW_FOLDER --with auto")
     if fail and (result.verdict.alarms or result.insufficient):
         raise typer.Exit(2)
 

@@ -130,11 +130,13 @@ class ScanResult:
         rows = []
         for f in self.findings:
             state = "evidence only" if f.silent else "ALARM" if f.alarm else "no alarm"
-            above = "" if f.silent else f"; alarm above {f.threshold:.4f}"
+            above = "" if f.silent else f"; threshold {f.threshold:.4f}"
             figures = f"{f.score:z.4f} ({f.low:z.4f} to {f.high:z.4f}{above})"
             rows.append((f.name, *((f"not tested: {f.untested}", "") if f.untested else (state, figures))))
         measured = ["", _folded(verdict.measured, "")] if verdict.measured else []
-        return "\n".join([*lines, "", "Detectors:", aligned(rows, widths=(17, 13)), *measured])
+        bold = ", ".join(f.name for f in self.findings if not f.detector.cautious)
+        rule = f"An alarm is a lower end of the 95 % interval above the threshold; for {bold}, a score above it."
+        return "\n".join([*lines, "", "Detectors:", aligned(rows, widths=(17, 13)), "", rule, *measured])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but pictures and single images, as plain data: the content of ``scan.json``."""
@@ -169,8 +171,9 @@ def scan(
     Args:
         source: a folder as for ``torchvision.datasets.ImageFolder`` or tar shards, also by URL; ``"hf:NAME#SPLIT"`` or
             ``"torchvision:CLASS:ROOT#SPLIT"``; a map-style or iterable dataset, whose own transforms are left out; a
-            pair ``(images, labels)``; a :class:`~puretransforms.data.sources.base.Source`. Images as every transform of
-            this library takes them, before augmentation and normalisation.
+            pair ``(images, labels)``, or images ``[N, 3, H, W]`` alone, which are one class; a
+            :class:`~puretransforms.data.sources.base.Source`. Images as every transform of this library takes them,
+            before augmentation and normalisation.
         sample: images to draw at random; ``None`` looks at all.
         seed: of the draw.
         workers: threads that decode files; default: one for each core this process may use.
@@ -216,7 +219,10 @@ def examine(
             findings.append(detector(sample))
     held = Counter(sample.classes[label] for label in sample.labels.tolist())
     measured = known.get("measured", {})
-    verdict = judge(findings, looked_at=len(sample), total=sample.total, measured=measured, classes=held)
+    unread = sample.left_out.total()
+    verdict = judge(
+        findings, looked_at=len(sample), total=sample.total, left_out=unread, measured=measured, classes=held
+    )
     return ScanResult(verdict, findings, sample)
 
 

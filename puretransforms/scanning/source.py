@@ -69,6 +69,8 @@ def open_stream(source: Any, sample: int | None, seed: int, workers: int) -> Str
         source = named(source)
     if isinstance(source, str | os.PathLike | Source) or is_hugging_face(source) or _names_shards(source):
         return _files(open_source(source), sample, seed, workers)
+    if isinstance(source, Tensor):
+        source = (source, torch.zeros(len(source), dtype=torch.int64))
     if isinstance(source, tuple | list) and len(source) == 2 and all(isinstance(part, Tensor) for part in source):
         source = gather(source)
     classes = dict(enumerate(class_names(source) or ()))

@@ -43,7 +43,7 @@ class Advice:
 
 _WHY = {
     Kind.NONE: ["no purifier: each costs accuracy, and nothing was found that it would take away"],
-    Kind.INSUFFICIENT: ["none without evidence: scan again as said above"],
+    Kind.INSUFFICIENT: ["none without evidence: mend what is named above and scan again, or choose a purifier by hand"],
     Kind.BOUNDED: ["{purifier}, which removes bounded noise whatever its shape, at the price of fine detail"],
     Kind.CONVOLVED: ["{purifier}, best applied anew at every access (in the training pipeline)"],
     Kind.TRIGGERED: [
@@ -98,6 +98,7 @@ def judge(
     *,
     looked_at: int,
     total: int | None,
+    left_out: int = 0,
     measured: Mapping[str, Any],
     classes: Mapping[str, int] | None = None,
 ) -> Verdict:
@@ -107,6 +108,7 @@ def judge(
         findings: one of each detector.
         looked_at: images that were drawn and could be read.
         total: images in the source, if known.
+        left_out: images that were drawn and could not be read.
         measured: from ``calibration.json``: what was found, and missed, on datasets that were known.
         classes: how many images of each class were looked at, if known.
     """
@@ -117,11 +119,17 @@ def judge(
     strength = alarms[0].compared / alarms[0].threshold if alarms else 0.0
     confidence = "clear" if strength >= 3 else "borderline" if alarms else "nothing found"
     looked = f"{sum(not f.untested for f in findings)} of {len(findings)} detectors could look"
+    if _splits(classes or {}):
+        looked = f"the classes are splits, {_splits_named(classes or {})}"
+    everything = total is not None and looked_at + left_out >= total
     images = f"{looked_at} of {total} images" if total else f"{looked_at} images"
     if kind is Kind.INSUFFICIENT:
         headline, sentence = f"{kind}: {looked}", f"Too little to go by in {images}: {looked}."
     elif alarms:
-        headline, sentence = f"{kind} ({confidence})", f"Found in {images} ({confidence}): {KINDS[kind]}."
+        headline = f"{kind} ({confidence})"
+        suspects = len({i for finding in alarms for i in finding.suspects})
+        count = f"; {suspects} suspects" if suspects else ""
+        sentence = f"Found in a look at {images} ({confidence}): {KINDS[kind]}{count}."
     else:
         headline = str(kind)
         sentence = f"No alarm in {images}: {KINDS[kind]}, which does not make the data clean."
@@ -132,7 +140,7 @@ def judge(
         headline=headline,
         sentence=sentence,
         alarms=[f.name for f in alarms],
-        reasons=[*map(_raised, alarms), *_reasons(classes or {})],
+        reasons=[*map(_raised, alarms), *_reasons(classes or {}, everything)],
         misses=_misses(measured, looked_at) if known else [],
         measured=measured.get("words", "") if known else "",
         advice=advice(kind),
@@ -171,12 +179,17 @@ def _no_classes(classes: Mapping[str, int]) -> bool:
     return _splits(classes) or 2 * tested < sum(classes.values())
 
 
-def _reasons(classes: Mapping[str, int]) -> list[str]:
-    """What is wrong with the classes, each with the fix."""
+def _splits_named(classes: Mapping[str, int]) -> str:
+    return " and ".join(repr(name) for name in sorted(classes))
+
+
+def _reasons(classes: Mapping[str, int], everything: bool) -> list[str]:
+    """What is wrong with the classes, each with the fix; ``everything``: were all images looked at?"""
     out = []
+    more = "add images" if everything else "look at all images (sample=None, --sample 0)"
     small = {name: n for name, n in classes.items() if n < ENOUGH}
     if _splits(classes):
-        names = " and ".join(repr(name) for name in sorted(classes))
+        names = _splits_named(classes)
         out.append(f"the classes are named {names}, which are splits: scan the folder below, one split at a time")
     if len(classes) == 1:
         out.append("there is one class, and most detectors compare classes: give one folder for each class, or labels")
@@ -184,11 +197,11 @@ def _reasons(classes: Mapping[str, int]) -> list[str]:
         least = min(small, key=lambda name: small[name])
         out.append(
             f"{len(small)} of {len(classes)} classes hold fewer than {ENOUGH} of the images looked at (the smallest, "
-            f"{least!r}, holds {small[least]}): look at all images (sample=None, --sample 0), or merge rare classes"
+            f"{least!r}, holds {small[least]}): {more}, or merge rare classes"
         )
     number = sum(classes.values())
     if 0 < number < LEAST:
-        out.append(f"there are {number} images, and the shortcut detectors need {LEAST}: look at more")
+        out.append(f"there are {number} images, and the shortcut detectors need {LEAST}: {more}")
     return out
 
 

@@ -99,9 +99,14 @@ def test_sixty_images_of_three_classes_are_insufficient(pictures):
     assert result.insufficient and result.verdict.headline == "insufficient: 1 of 9 detectors could look"
     text = str(result)
     assert text.startswith("Verdict: insufficient: 1 of 9") and "none found" not in text and "78 of 78" not in text
-    assert "3 of 3 classes hold fewer than 30" in text and "sample=None" in text
+    assert "3 of 3 classes hold fewer than 30" in text and "add images" in text
     assert result.verdict.advice.chain == [] and "Advice:\n- none without evidence" in text
     assert "agreement         not tested: it needs at least 30" in text
+
+
+def test_images_without_labels_are_one_class_and_insufficient(pictures):
+    result = look(pictures.images[:100])
+    assert result.insufficient and any("there is one class" in reason for reason in result.verdict.reasons)
 
 
 def test_a_flat_folder_is_insufficient(pictures, tmp_path):
@@ -134,10 +139,12 @@ def test_a_tenth_of_lsp_is_named_among_the_known_misses(pictures):
 
 def test_the_terminal_shows_a_sentence_and_short_lists(pictures):
     lines = str(look(poisoned(pictures, ClasswiseNoise(num_classes=4, seed=0)))).splitlines()
-    assert lines[0].startswith("Verdict: class-wise bounded (") and lines[1].startswith("Found in 400 of 400 images (")
+    assert lines[0].startswith("Verdict: class-wise bounded (") and lines[1].startswith(
+        "Found in a look at 400 of 400 images ("
+    )
     heads = [line for line in lines if line.endswith(":") and not line.startswith(("-", " "))]
     assert heads == ["Why:", "Known to escape:", "Advice:", "Detectors:"]
-    assert lines[lines.index("Why:") + 1].startswith("- ") and max(map(len, lines[:2])) < 140
+    assert lines[lines.index("Why:") + 1].startswith("- ") and max(map(len, lines[:2])) < 160
     listed = [line for line in lines[2 : lines.index("Detectors:")] if line]
     assert all(line in heads or (line.startswith(("- ", "  ")) and len(line) <= 100) for line in listed)
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from puretransforms.registry import create
 from puretransforms.scanning.detectors import DETECTORS, Finding, Kind
@@ -71,7 +72,7 @@ def test_uncertainty_is_said():
 
 def test_the_verdict_is_one_sentence_and_each_alarm_a_reason():
     given = verdict(findings(edges=ONE, agreement=ALL))
-    assert given.sentence.startswith("Found in 100 of 200 images (clear): ")
+    assert given.sentence.startswith("Found in a look at 100 of 200 images (clear): ")
     for one in (given, verdict(findings()), verdict(findings(untested=DETECTORS))):
         assert one.sentence.endswith(".") and ". " not in one.sentence and len(one.sentence.split()) < 40
     assert given.reasons == [
@@ -89,6 +90,28 @@ def test_too_few_detectors_are_insufficient_and_never_none_found():
     assert verdict(findings(untested=["patches", "levels"]), classes=TEN).kind is Kind.INSUFFICIENT
     alarm = findings(untested=[*DETECTORS][1:], edges=ALL)
     assert verdict(alarm, classes=TEN).kind is Kind.CONVOLVED, "what was found was found"
+
+
+def test_no_one_is_told_to_look_at_all_images_who_has():
+    rare = TEN | {"rare": 3}
+    (some,) = verdict(findings(), classes=rare).reasons
+    (every,) = verdict(findings(), classes=rare, looked_at=100, total=100).reasons
+    (unread,) = verdict(findings(), classes=rare, looked_at=98, total=100, left_out=2).reasons
+    assert "look at all images" in some and "look at all" not in every and "add images" in every and unread == every
+
+
+def test_splits_stand_in_the_headline():
+    given = verdict(findings(), classes={"train": 400, "test": 400})
+    assert given.headline == "insufficient: the classes are splits, 'test' and 'train'"
+    assert "detectors could look" not in given.sentence
+
+
+def test_the_sentence_counts_the_suspects():
+    found = findings(patches=ONE)
+    at = [f.name for f in found].index("patches")
+    found[at] = replace(found[at], images=torch.tensor([0.9, 0.9, 0.0, 0.9]))
+    assert verdict(found).sentence.endswith("; 3 suspects.")
+    assert "suspects" not in verdict(findings(edges=ALL)).sentence
 
 
 @pytest.mark.parametrize(
