@@ -1,5 +1,9 @@
 """Purify poisoned image data before training: torchvision-style transforms, poison generators, dataset cleaning."""
 
+from difflib import get_close_matches as _close
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from . import poisons as _poisons
 from .auto import AutoPurify
 from .cleaning.clean import CleanResult, clean, clean_in_memory, estimate_clean
 from .cleaning.verify import verify
@@ -50,3 +54,13 @@ __all__ = [  # noqa: RUF022 (plain sorting)
 ]
 
 __version__ = "0.2.0"
+
+
+if not _TYPE_CHECKING:  # a type checker would take it for a promise of any name
+
+    def __getattr__(name: str) -> object:
+        """Say which public name is the nearest, as ``COINInterpolate`` is to ``COIN``."""
+        near = [known for known in __all__ if known.lower().startswith(name.lower())] or _close(name, __all__, 1)
+        near = [f"poisons.{name}"] if name in _poisons.__all__ else near
+        hint = f": did you mean {__name__}.{near[0]}?" if near and not name.startswith("_") else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name)

@@ -8,7 +8,7 @@ from warnings import warn
 
 from torch import nn
 
-from .errors import InsufficientScanWarning, NotFittedError
+from .errors import InsufficientScanWarning
 from .functional import checks
 from .functional.random import KeyedNoise
 from .functional.shapes import Float, Tensor
@@ -164,10 +164,6 @@ class AutoPurify(PureTransform):
     def purify(
         self, x: Float[Tensor, "b c h w"], noise: KeyedNoise, labels: Tensor | None = None
     ) -> Float[Tensor, "b c h w"]:
-        if self.chain is None:
-            raise NotFittedError(
-                "expected AutoPurify to have scanned the data first: call fit(dataset), or pass chain=[...]."
-            )
         for number, step in enumerate(cast(Iterable[PureTransform], self.steps)):
             x = step._purify_channels(x, noise.derived(number))
         return x

@@ -26,7 +26,7 @@ class SourceError(PureTransformsError, ValueError):
 
 
 class CorruptImageError(PureTransformsError, ValueError):
-    """A file could not be decoded as an image (only raised with ``strict=True``; otherwise it is quarantined)."""
+    """A file could not be decoded as an image, where it cannot be left out (``clean`` puts it into the quarantine)."""
 
 
 class PurifierError(PureTransformsError, TypeError):
@@ -94,7 +94,7 @@ class SizeWarning(UserWarning):
 
 
 class NotFittedError(PureTransformsError, RuntimeError):
-    """A poison that must see the clean data first was used before it did, or on images of another shape."""
+    """A purifier or poison that must see a dataset first was used before it did, or on images of another shape."""
 
 
 class SurrogateError(PureTransformsError, TypeError):

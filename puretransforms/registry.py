@@ -22,6 +22,7 @@ T = TypeVar("T", bound=type)
 
 _CLASSES: dict[Role, dict[str, type]] = {"purifier": {}, "poison": {}}
 _OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
+_COMMANDS: dict[Role, str] = {"purifier": "clean", "poison": "poison"}  # of the shell, that take them
 _PYTHON = {"True": True, "False": False, "None": None}
 
 
@@ -74,12 +75,26 @@ def find(name: str, role: Role | None = None) -> type:
         found = _table(one).get(name)
         if found is not None:
             return _loaded(found, one) if isinstance(found, EntryPoint) else found
+    other: Role = "poison" if role == "purifier" else "purifier"
+    if role is not None and name in _table(other):
+        raise RegistryError(
+            f"expected a {role}, got {name!r}: {name} is a {other}: use it with puretransforms {_COMMANDS[other]}."
+        )
     known = sorted(known for one in roles for known in _table(one))
-    near = get_close_matches(name, known, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = _hint(name, known)
     raise RegistryError(
         f"expected a {role or 'purifier or poison'} among {', '.join(known)}, or module:Class, got {name!r}.{hint}"
     )
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """``" Did you mean ...?"``, also where ``=`` stands for ``:option=``; empty where nothing is near."""
+    head, equals, value = name.partition("=")
+    near = get_close_matches(head, known, 1)
+    if not near:
+        return ""
+    meant = f"{near[0]}:{next(iter(parameters(find(near[0]))), 'option')}={value}" if equals else near[0]
+    return f" Did you mean {meant!r}?"
 
 
 def parse(spec: str) -> tuple[str, dict[str, Any]]:

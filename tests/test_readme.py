@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,19 +17,23 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+FILE = re.compile(r"# (\w+\.py)\n")  # a block that is to be saved says so in its first line
+
 
 @pytest.fixture
 def somewhere(tmp_path, monkeypatch, photo):
     """A working folder with ``data/train`` in it, three classes of four photographs each."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("PIL.Image.Image.show", lambda self: None)  # no window
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # so that the shell adds this folder
     monkeypatch.setattr(registry, "_CLASSES", {role: dict(known) for role, known in registry._CLASSES.items()})
     for label, name in enumerate(("cat", "dog", "frog")):
         folder = tmp_path / "data" / "train" / name
         folder.mkdir(parents=True)
         for i in range(4):
             F.to_pil_image(photo.roll((4 * i, 9 * label), (1, 2))).save(folder / f"{i}.png")
-    return tmp_path
+    sys.modules.pop("mine", None)
+    yield tmp_path
+    sys.modules.pop("mine", None)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -39,6 +44,9 @@ def test_blocks_run(page, somewhere):
     torch.manual_seed(0)
     for language, text in blocks:
         if language == "python":
+            name = FILE.match(text)
+            if name:
+                Path(name[1]).write_text(text)  # a later command imports it
             exec(compile(text, page, "exec"), names)
             continue
         for line in text.splitlines():

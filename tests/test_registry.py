@@ -107,7 +107,10 @@ def test_create():
     [
         ("jpg", None, "Did you mean 'jpeg'"),
         ("bleach", "purifier", "expected a purifier among auto, bitdepth, .*, got 'bleach'"),
-        ("jpeg", "poison", "expected a poison among"),
+        ("jpeg", "poison", "expected a poison, got 'jpeg': jpeg is a purifier: use it with puretransforms clean"),
+        ("cuda", "purifier", "expected a purifier, got 'cuda': cuda is a poison: use it with puretransforms poison"),
+        ("jpeg=10", None, "Did you mean 'jpeg:quality=10'"),
+        ("coin=2", "purifier", "Did you mean 'coin:alpha=2'"),
         ("jpeg:qualty=1", None, "did you mean quality"),
         ("jpeg:quality=1000", None, "'jpeg:quality=1000' makes no JPEGCompress: .*quality"),
         ("jpeg:quality=high", None, "quality"),

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import puretransforms
 
 SURFACE = {
@@ -42,6 +44,21 @@ SURFACE = {
 def test_the_surface_is_exactly_this():
     assert set(puretransforms.__all__) == SURFACE
     assert list(puretransforms.__all__) == sorted(puretransforms.__all__)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("COIN", "COINInterpolate"),
+        ("CUDA", "poisons.CUDA"),
+        ("jpeg", "JPEGCompress"),
+        ("PoisonDataset", "PoisonedDataset"),
+    ],
+)
+def test_a_name_that_is_not_there_names_the_nearest(name, meant):
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}': did you mean puretransforms\.{meant}\?$"):
+        getattr(puretransforms, name)
+    assert not hasattr(puretransforms, "__wrapped__") and not hasattr(puretransforms, "qqq")
 
 
 def test_every_public_name_is_documented():

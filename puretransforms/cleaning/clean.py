@@ -21,6 +21,7 @@ from ..data.sources.base import Source
 from ..data.sources.folder import is_within
 from ..errors import SourceError, UntouchedImageWarning
 from ..functional import checks
+from ..functional.devices import check_available, device_named
 from ..storage.remote import is_remote
 from .engines.local import clean_units, clear_errors, quiet
 from .engines.ray import run_on_ray
@@ -116,6 +117,7 @@ def clean(
         LabelError: a purifier reads labels, and an image has no class, or one that it was not fitted to.
         NotFittedError: a purifier inside a ``v2.Compose`` that is not fitted.
         RegistryError: no purifier of this name.
+        HardwareError: no such device on this machine.
         WorkerDiedError: a worker process was killed, most likely for want of memory.
         OutputError: ``out`` cannot be written.
         StoreError: an object store refused a request, or failed it six times.
@@ -150,8 +152,8 @@ def clean(
             run_on_ray(job, [unit.number for unit in todo], unit_size, actors, bar.update)
         with clear_errors(writer.layout.store.root), quiet(job.device):
             complete, summary = conclude(writer, len(units), report)
-    if complete:
-        _warn_of(summary)
+    if complete and (remarks := summary.remarks(writer.layout.aside.root)):
+        warn(f"{'; '.join(remarks)}: see the manifest for each.", UntouchedImageWarning, stacklevel=2)
     files = sum(len(unit.tasks) for unit in todo)
     return _result(writer, ready.scan, summary, complete, files, started)
 
@@ -261,6 +263,8 @@ def _prepare(
     keep: bool = True,
 ) -> _Ready:
     """Choose the purifier, and fit it where it has to be fitted first."""
+    if device is not None:
+        check_available(device_named(device))
     purifier = chosen(purifier)
     _check_apart(writer.source, writer.layout)
     if keep and not getattr(purifier, "fitted", True):
@@ -380,17 +384,3 @@ def _progress_bar(mine: list[Unit], todo: list[Unit], progress: bool, fit: tqdm 
     if progress:
         fit.total, fit.n, fit.initial = fit.total + total, fit.n + total - left, fit.initial + total - left
     return fit
-
-
-def _warn_of(summary: Summary) -> None:
-    suspects = summary.notes["suspects"]
-    notes = (
-        (suspects, "image(s) that carry a trigger were put aside in the quarantine folder"),
-        (summary.counts["quarantined"] - suspects, "damaged image(s) were put aside in the quarantine folder"),
-        (summary.counts["skipped"], "link(s) or file(s) were not read"),
-        (summary.notes["frames"], "image(s) have several frames, of which only the first was kept"),
-        (summary.notes["unpurified"], "file(s) that look like images were copied unpurified"),
-    )
-    happened = [f"{number} {what}" for number, what in notes if number]
-    if happened:
-        warn(f"{'; '.join(happened)}: see the manifest for each.", UntouchedImageWarning, stacklevel=3)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .manifest import Row
 
 LEVEL = 0.25  # of 0 to 255
-_PICTURES, _MOST_CHANGED, _LISTED = 12, 20, 1000
+_PICTURES, _MOST_CHANGED, _LISTED, _NAMED = 12, 20, 1000, 3
 
 
 @dataclass(slots=True)
@@ -57,6 +57,24 @@ class Summary:
     def unchanged(self) -> int:
         """Purified images that came out as they went in."""
         return sum(change.images - change.changed for change in self.classes.values())
+
+    def remarks(self, aside: str) -> list[str]:
+        """What happened to images that were not simply purified; the first damaged ones are named.
+
+        Args:
+            aside: the quarantine folder.
+        """
+        suspects = self.notes["suspects"]
+        damaged = [row["path"] for row in self.aside if row["status"] == "quarantined" and "suspect" not in row]
+        first = ", ".join([*damaged[:_NAMED], *["..."] * (len(damaged) > _NAMED)])
+        remarks = (
+            (suspects, "image(s) that carry a trigger were put aside in the quarantine folder"),
+            (self.counts["quarantined"] - suspects, f"damaged image(s) were put aside: {first} -> {aside}/"),
+            (self.counts["skipped"], "link(s) or file(s) were not read"),
+            (self.notes["frames"], "image(s) have several frames, of which only the first was kept"),
+            (self.notes["unpurified"], "file(s) that look like images were copied unpurified"),
+        )
+        return [f"{number} {what}" for number, what in remarks if number]
 
     def sample(self) -> list[Row]:
         """The rows to show: one of each class, then more, chosen by the hash of their paths."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Any, cast
 
-from ..errors import ManifestMismatchError
+from ..errors import ManifestMismatchError, SourceError
 from ..storage.remote import is_remote
 from ..storage.store import Store, open_store
 from .manifest import MANIFEST, REPORT, RUN, read_rows
@@ -39,14 +39,21 @@ def verify(out: str | os.PathLike[str], *, options: Mapping[str, Any] | None = N
         options: for fsspec, where ``out`` is a URL.
 
     Raises:
+        SourceError: no such folder, or none that :func:`~puretransforms.cleaning.clean.clean` has made.
         ManifestMismatchError: the run is not finished, or files differ (the message names them).
     """
     store = open_store(out if is_remote(out) else os.path.realpath(out), options)
     aside = open_store(f"{store.root}.quarantine", options)
-    if not store.exists(MANIFEST) or not store.exists(RUN):
+    if not store.exists(RUN):
+        what = f"a folder without {RUN}" if store.exists("") else "no such folder"
+        raise SourceError(
+            f"expected the output folder of puretransforms clean, got {os.fspath(out)!r}: {what}. Give the folder that "
+            "it wrote the purified images to."
+        )
+    if not store.exists(MANIFEST):
         raise ManifestMismatchError(
-            f"expected a finished output of clean(), got {os.fspath(out)!r} without {MANIFEST} or "
-            f"{RUN}: call clean() with the same arguments again to finish it."
+            f"expected a finished output of puretransforms clean, got {os.fspath(out)!r} without {MANIFEST}: run clean "
+            "with the same arguments again to finish it."
         )
     expected: dict[tuple[Store, str], str] = {}
     rows = 0

@@ -15,7 +15,8 @@ from rich.markup import escape
 
 from ..data.open_source import named
 from ..data.samples import class_names, gather, labels_of
-from ..errors import RegistryError, SourceError
+from ..data.sources.folder import image_folder
+from ..errors import RegistryError
 from ..registry import Role, create, find, list_poisons, list_purifiers, parameters, parse, summary
 from .shell import OneLineErrors, check_device, note, say, scanned, screen
 from .weights import app as weights
@@ -176,7 +177,7 @@ def poison(
     progress: Progress = True,
 ) -> None:
     """Poison a dataset, for tests and benchmarks: lossless files, labels and mask recorded."""
-    from ..poisons.dataset import PoisonedDataset
+    from ..poisons.dataset import PoisonedDataset, poison_named
     from ..poisons.export import check_target, export
     from ..poisons.progress import progress_bar
     from ..poisons.targeted.base import TargetedPoison, TargetedSetup
@@ -190,9 +191,7 @@ def poison(
     if not targeted and (setup or test):
         raise typer.BadParameter("expected none for a poison that aims at no single image.", param_hint="--setup")
     dataset = _labelled(source)
-    known = parameters(find(parse(spec)[0], "poison"))
-    own = {name: one for name, one in (("num_classes", _classes(dataset)), ("seed", seed)) if name in known}
-    chosen = create(spec, "poison", **own)
+    chosen = poison_named(spec, class_names(dataset) or labels_of(dataset), seed)
     check_target(dataset, out)  # before what may take hours
     if setup is not None:
         aim = TargetedSetup.from_json(setup, dataset, None if test is None else _labelled(test))
@@ -329,31 +328,22 @@ def _value(default: Any) -> str:
 
 def _labelled(source: str) -> Any:
     """A map-style dataset of images and integer labels; what is no folder and not torchvision's is read into memory."""
-    from torchvision.datasets import ImageFolder
-
     data = named(source)
     if isinstance(data, str):
-        if not Path(data).is_dir():
-            if "://" in data or data.endswith(".tar"):
-                return gather(data)
-            raise SourceError(
-                f"expected a folder with a folder of images for each class, got {data!r}: no such folder."
-            )
-        return ImageFolder(data)
+        remote = "://" in data or data.endswith(".tar")
+        return gather(data) if remote and not Path(data).is_dir() else image_folder(data)
     return gather(data) if type(data).__module__.partition(".")[0] == "datasets" else data
-
-
-def _classes(dataset: Any) -> int:
-    names = class_names(dataset)
-    return len(names) if names else int(labels_of(dataset).max()) + 1
 
 
 def _cleaned(result: Any) -> str:
     counts = ", ".join(f"{number:,} {status}" for status, number in sorted(result.counts.items()) if number)
     same = f" ({result.unchanged:,} of the purified unchanged)" if result.unchanged else ""
+    took = f", in {_time(result.seconds)} ({result.images_per_second:,.0f} images/s)"
+    if result.complete and not result.images_per_second:
+        took = ": already complete, nothing was done"
     lines = [
         *scanned(result.scan),
-        f"{counts or 'nothing to do'}{same}, in {_time(result.seconds)} ({result.images_per_second:,.0f} images/s)",
+        f"{counts or 'nothing to do'}{same}{took}",
         f"purified images in {result.out}",
     ]
     lines += [] if result.report is None else [f"report in {result.report}"]

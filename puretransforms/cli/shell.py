@@ -5,12 +5,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..errors import HardwareError, PureTransformsError
+from ..errors import PureTransformsError
+from ..functional.devices import check_available, device_named
 
 USER_ERRORS = (PureTransformsError, OSError, ValueError, TypeError, RuntimeError, ImportError, MemoryError)
 AFTER_CTRL_C = {
@@ -56,17 +56,8 @@ def check_device(device: str | None) -> str | None:
     Raises:
         HardwareError: no such device, or not on this machine.
     """
-    if device is None:
-        return None
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise HardwareError(f"expected a device such as cpu, cuda or cuda:1, got {device!r}.") from error
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind, True):
-        raise HardwareError(
-            f"expected a device that torch can use on this machine, got {device!r}: leave it out to work on the CPU."
-        )
+    if device is not None:
+        check_available(device_named(device))
     return device
 
 

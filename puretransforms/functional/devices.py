@@ -2,7 +2,7 @@
 
 import torch
 
-from ..errors import ForkedWorkerError
+from ..errors import ForkedWorkerError, HardwareError
 from . import checks
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -20,6 +20,30 @@ def check_not_forked_cuda(device: torch.device) -> None:
         "puretransforms.GPUTransformLoader(loader, transform, device) so that the transform runs on the GPU after the "
         'batch, or keep it on the CPU in the workers, or pass multiprocessing_context="spawn" to the DataLoader.'
     )
+
+
+def device_named(name: str | torch.device) -> torch.device:
+    """The device of a name; whether this machine has it is another question.
+
+    Raises:
+        HardwareError: no name of a device.
+    """
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise HardwareError(f"expected a device such as cpu, cuda or cuda:1, got {name!r}.") from error
+
+
+def check_available(device: torch.device) -> None:
+    """Raise :class:`HardwareError` unless torch can use ``device`` on this machine."""
+    if device.type == "cpu":
+        return
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device.type)
+    if there is not None and not there():
+        raise HardwareError(
+            f"expected a device that torch can use on this machine, got {str(device)!r}: leave it out to work on the "
+            "CPU."
+        )
 
 
 def working_dtype(precision: str, device: torch.device | str) -> torch.dtype:

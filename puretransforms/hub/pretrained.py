@@ -40,11 +40,16 @@ class Pretrained(PyTorchModelHubMixin):
     if not TYPE_CHECKING:  # a type checker reads the arguments of __init__
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            refuse_unknown(cls, kwargs)
+            cls._check_given(args, kwargs)
             instance = super().__new__(cls, *args, **kwargs)
             positional = list(inspect.signature(cls.__init__).parameters)[1:]
             instance.__dict__["_given"] = dict(zip(positional, args, strict=False)) | kwargs
             return instance
+
+    @classmethod
+    def _check_given(cls, args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
+        """Refuse arguments of the constructor that Python or ``__init__`` would refuse less clearly."""
+        refuse_unknown(cls, given)
 
     def _become(self, weights: str | Path) -> None:
         """What a constructor does with ``weights``: take the saved arguments for those that were not given, and load.
@@ -237,8 +242,9 @@ class Pretrained(PyTorchModelHubMixin):
 
 
 def _saved_class(asked: type[Pretrained], loaded: LoadedWeights) -> type[Pretrained]:
-    """The class that the config names, where it is ``asked`` or below it."""
-    kinds = {kind.__name__: kind for kind in _below(asked)}
+    """The class that the config names, where it is ``asked`` or below it; ``asked``, where it is below that one."""
+    kinds = {kind.__name__: asked for kind in asked.__mro__ if issubclass(kind, Pretrained)}
+    kinds |= {kind.__name__: kind for kind in _below(asked)}
     if loaded.transform in kinds:
         return kinds[loaded.transform]
     if loaded.transform is not None:

@@ -9,11 +9,12 @@ import torch
 from torch.utils.data import Dataset
 
 from ..data.samples import class_names, labels_of, pair_of
-from ..errors import LabelError
+from ..errors import CorruptImageError, LabelError
 from ..functional.checks import number
 from ..functional.checks import seed as checked_seed
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Bool, Int, Labels, Tensor
+from ..registry import create, find, parameters, parse
 from .backdoor.base import Backdoor
 from .base import Poison, open_image
 from .progress import progress_bar
@@ -29,7 +30,8 @@ class PoisonedDataset(Dataset):
 
     Args:
         dataset: ``dataset[i] -> (image, label)`` with labels ``0 .. poison.num_classes - 1``.
-        poison: what to do.
+        poison: what to do; or text that :func:`puretransforms.create` takes, such as ``"cuda:kernel_size=5"``, which
+            gets ``seed`` and the number of classes of the dataset where it does not set them.
         rate: share of the whole dataset to poison, in ``[0, 1]``, chosen by ``seed`` among the eligible samples (a
             clean-label backdoor can only use its target class); at least one sample, unless it is 0. Smaller rates
             choose subsets of larger ones. ``None`` for the :attr:`~puretransforms.poisons.base.Poison.default_rate` of
@@ -49,6 +51,9 @@ class PoisonedDataset(Dataset):
 
     Raises:
         LabelError: samples are no ``(image, label)`` pairs, or labels are no integers in range.
+        CorruptImageError: the file of a sample cannot be decoded.
+        RegistryError: text that names no poison.
+        TypeError: neither a poison nor text.
         HardwareError: the device is a GPU, and there is none; or the poison needs one.
         ValueError: the rate is out of range, or larger than the eligible samples allow.
     """
@@ -56,7 +61,7 @@ class PoisonedDataset(Dataset):
     def __init__(
         self,
         dataset: Dataset | Sequence[Any],
-        poison: Poison,
+        poison: Poison | str,
         rate: float | None = None,
         seed: int = 0,
         transform: Callable[[Any], Any] | None = None,
@@ -68,6 +73,12 @@ class PoisonedDataset(Dataset):
         self.transform = transform
         self.classes = class_names(dataset)
         self.original_targets = labels_of(dataset)
+        if isinstance(poison, str):
+            poison = poison_named(poison, self.classes or self.original_targets, seed)
+        if not isinstance(poison, Poison):
+            name = poison.__name__ if isinstance(poison, type) else type(poison).__name__
+            fix = f"write {name}()" if isinstance(poison, type) else "puretransforms.list_poisons() has the names"
+            raise TypeError(f"expected a poison such as CUDA(), or its name, got {name}: {fix}.")
         poison.check_labels(self.original_targets)
         self.poison = poison
         self.rate, self.mask, self.cover_mask = self._choose(rate)  # a rate is refused before what may take hours
@@ -111,13 +122,26 @@ class PoisonedDataset(Dataset):
 
     def clean(self, index: int) -> tuple[Any, int]:
         """The sample as the inner dataset gives it, its label checked against :attr:`original_targets`."""
-        image, label = pair_of(self.dataset[index])
+        try:
+            image, label = pair_of(self.dataset[index])
+        except (OSError, SyntaxError) as error:
+            if getattr(error, "errno", None) is not None:  # of the system, which names the file itself
+                raise
+            raise CorruptImageError(
+                f"expected an image in {self._place_of(index)}, got a damaged file ({type(error).__name__}: {error}): "
+                "remove it, or run puretransforms clean first, which puts such files aside."
+            ) from error
         if int(label) != self.original_targets[index]:
             raise LabelError(
                 f"expected label {int(self.original_targets[index])} for sample {index}, as the dataset's table of "
                 f"targets says, got {label}: make dataset.targets agree with dataset[{index}][1]."
             )
         return image, int(label)
+
+    def _place_of(self, index: int) -> str:
+        """The file of a sample, where the inner dataset lists its files."""
+        samples = getattr(self.dataset, "samples", None)
+        return str(samples[index][0]) if samples else f"sample {index}"
 
     def poison_block(self, indices: list[int], images: list[Any]) -> tuple[list[Any], list[tuple[Tensor, Tensor]]]:
         """The images of samples ``indices`` as they are now, and the batches ``(clean, poisoned)`` of the poisoned."""
@@ -143,6 +167,21 @@ class PoisonedDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         return self.__getitems__([index])[0]
+
+
+def poison_named(spec: str, classes: Sequence[str] | Tensor, seed: int) -> Poison:
+    """The poison that ``spec`` names, with ``seed`` and the number of classes where it takes them and sets neither.
+
+    Args:
+        spec: text that :func:`puretransforms.create` takes.
+        classes: their names, or all labels of the dataset.
+        seed: 0 to 2**32 - 1.
+    """
+    count = int(classes.max()) + 1 if isinstance(classes, Tensor) else len(classes)
+    known = parameters(find(parse(spec)[0], "poison"))
+    return create(
+        spec, "poison", **{name: value for name, value in (("num_classes", count), ("seed", seed)) if name in known}
+    )
 
 
 class _Clean(Dataset):

@@ -44,9 +44,16 @@ def export(dataset: PoisonedDataset, directory: str | Path, *, workers: int = 2)
         workers: threads that decode and encode.
 
     Raises:
+        TypeError: a dataset that is not poisoned.
         ManifestMismatchError: ``directory`` holds files already.
+        CorruptImageError: the file of a sample cannot be decoded.
         SourceError: ``directory`` lies inside the image folder that is being poisoned.
     """
+    if not isinstance(dataset, PoisonedDataset):
+        raise TypeError(
+            f"expected a PoisonedDataset to export, got {type(dataset).__name__}: write "
+            "export(PoisonedDataset(dataset, poison), directory)."
+        )
     target = check_target(dataset.dataset, directory)
     folders, files = folder_names(dataset), file_names(dataset)
     partial = target.with_name(f".{target.name}.partial")

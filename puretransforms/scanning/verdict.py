@@ -1,5 +1,6 @@
 """From findings to a verdict in plain words. It never says "clean": it says what was looked for, and how sure it is."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -212,7 +213,8 @@ def _misses(measured: Mapping[str, Any], looked_at: int) -> list[str]:
     """``"on a tenth: LSP, AR"``, from the table of known sets; first what no scan of this kind can see."""
     out = [BLIND]
     for rate, names in measured.get("misses", {}).items():
-        out.append(f"on {_RATES.get(float(rate), f'a share of {float(rate):g}')}: {', '.join(names)}")
+        listed = ", ".join(re.sub(r", (\w+)", r" (\1)", name) for name in names)  # "CUDA, reflected" is one of them
+        out.append(f"on {_RATES.get(float(rate), f'a share of {float(rate):g}')}: {listed}")
     size = measured.get("images", 0)
     if len(out) > 1 and looked_at < size:
         out.append(f"measured on {size:,} images: of the {looked_at:,} looked at here more will escape")

@@ -3,6 +3,7 @@
 A purifier writes one method, :meth:`PureTransform.purify`, on a float batch; everything else happens here once.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 from warnings import warn
@@ -14,9 +15,9 @@ from torchvision.transforms import v2
 
 from ..data.images import is_plain_image, is_typed_image, round_to_uint8, to_unit, unwrap
 from ..data.samples import check_labels, integers, labels_in
-from ..errors import CompilationError, LabelError, NoImageError, UntouchedImageWarning
+from ..errors import CompilationError, LabelError, NoImageError, NotFittedError, UntouchedImageWarning
 from ..functional import checks
-from ..functional.devices import check_not_forked_cuda
+from ..functional.devices import check_available, check_not_forked_cuda, device_named
 from ..functional.random import KeyedNoise, content_ids
 from ..functional.shapes import Float, Images, Labels, Tensor
 from ..hub.pretrained import Pretrained
@@ -39,7 +40,8 @@ class PureTransform(
     ``[0, 1]``, alone or anywhere in a nested sample, and returns the same type, mode, dtype, range, shape and device;
     labels, boxes, masks and everything else pass through. Each image gets its own draw.
 
-    A subclass writes :meth:`purify`, and :meth:`fit` and :attr:`fitted` where it learns from a dataset.
+    A subclass writes :meth:`purify`, and :meth:`fit` and :attr:`fitted` where it learns from a dataset; until then it
+    refuses to purify.
 
     Args:
         seed: ``None`` draws anew at every call from torch's global generator. An int fixes the noise of each image as
@@ -56,6 +58,8 @@ class PureTransform(
         NoImageError: nothing in the sample is an image (numpy HWC, labels only, a wrong dtype or channel count).
         RangeError: float pixels outside ``[0, 1]``.
         LabelError: a purifier that reads labels found none that fit.
+        NotFittedError: a purifier that learns from a dataset, before :meth:`fit`.
+        HardwareError: no such device, or at a call none on this machine.
         ForkedWorkerError: CUDA work inside a forked DataLoader worker.
         CompilationError: ``torch.compile(fullgraph=True)`` or ``torch.export`` of a purifier that no graph can hold.
     """
@@ -63,12 +67,26 @@ class PureTransform(
     role: ClassVar[str] = "purifier"
     channels: ClassVar[int | None] = 3  # what purify takes: 3 (grey images are expanded), or None for any number
     needs_fit: ClassVar[bool] = False  # does it learn from a dataset?
+    _runs_unfitted: ClassVar[bool] = False  # does it purify before that, as its docstring says, for training and tests?
     reads_labels: bool = False  # does purify use the labels of a sample that holds some?
     randomized: bool = True  # does purify use its noise? One that does not draws nothing from the global generator
     graph_refusal: str | None = None  # why no graph can hold this purifier, and what to do instead
     num_classes: int | None = None  # labels lie in 0 .. num_classes - 1, where they are read
     _quantize = staticmethod(round_to_uint8)
     _gpu_pixels: int | None = None  # in a chunk on a GPU, where the activations of a whole dataset would not fit
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """Refuse, where a class is defined, a ``purify`` that cannot be called as every purifier is."""
+        super().__init_subclass__(**settings)
+        if "purify" in vars(cls):
+            signature = inspect.signature(cls.purify)
+            try:
+                signature.bind("self", "x", "noise", "labels")
+            except TypeError:
+                raise TypeError(
+                    f"expected purify(self, x, noise, labels=None) in {cls.__name__}, got purify{signature}: write it "
+                    "with these arguments, used or not."
+                ) from None
 
     def __init__(
         self,
@@ -82,6 +100,8 @@ class PureTransform(
     ) -> None:
         super().__init__()
         self.seed = checks.seed(seed)
+        if device is not None:
+            device_named(device)  # a wrong name is refused here
         self.device = device
         self.images = checks.choice("images", images, ("first", "all"))
         self.chunk_size = checks.chunk_size(chunk_size)
@@ -215,6 +235,7 @@ class PureTransform(
         """The pixels ``[N, C, H, W]`` in pieces on the device of the work, with their noise and labels."""
         device = torch.device(self.device or pixels.device)
         check_not_forked_cuda(device)
+        check_available(device)
         self._follow(device)
         noise = noise.to(device)
         if labels is not None:
@@ -245,6 +266,11 @@ class PureTransform(
         return len(pixels) if most is None else max(1, most // pixels[0, 0].numel())
 
     def _purify_channels(self, x: Tensor, noise: KeyedNoise, labels: Tensor | None = None) -> Tensor:
+        if not (self.fitted or self._runs_unfitted):
+            raise NotFittedError(
+                f"expected {type(self).__name__} to be fitted, but it has seen no dataset: call fit(dataset), or use "
+                "clean(), which fits it first."
+            )
         whole = self._with_channels(x)
         y = self.purify(whole, noise, labels)
         return y if whole is x else y.mean(1, keepdim=True)

@@ -2,13 +2,12 @@
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..errors import NotFittedError
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Images, Tensor
 from ..registry import create, name_of, register
@@ -26,7 +25,7 @@ class PurifierChain(PureTransform):
 
     Raises:
         RegistryError: text that names no purifier.
-        TypeError: a step that is no purifier of this library.
+        TypeError: a step that is no purifier of this library, or steps that are not in one list.
 
     >>> import torch
     >>> PurifierChain(["jpeg:quality=30", "grayscale"])(torch.rand(2, 3, 32, 32)).shape
@@ -34,6 +33,7 @@ class PurifierChain(PureTransform):
     """
 
     channels = None
+    _runs_unfitted = True  # its steps refuse, each by its own name
 
     def __init__(
         self,
@@ -63,6 +63,16 @@ class PurifierChain(PureTransform):
         refusals: Any = (one.graph_refusal for one in self.purifiers)
         self.graph_refusal = next(filter(None, refusals), None)
 
+    @classmethod
+    def _check_given(cls, args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
+        super()._check_given(args, given)
+        steps = args or (given.get("steps"),)
+        if isinstance(steps[0], str | PureTransform):
+            names = ", ".join(map(repr, steps))
+            raise TypeError(
+                f"expected the purifiers of a chain in one list, got {names}: write PurifierChain([{names}])."
+            )
+
     @property
     def fitted(self) -> bool:
         """Are all steps ready?"""
@@ -88,8 +98,6 @@ class PurifierChain(PureTransform):
 
     def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
         for number, one in enumerate(self.purifiers):
-            if not one.fitted:
-                raise NotFittedError(f"expected {type(one).__name__} to be fitted: call fit(dataset) first.")
             x = one._purify_channels(x, noise.derived(number), labels if one.reads_labels else None)  # type: ignore[operator]
         return x
 

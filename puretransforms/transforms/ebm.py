@@ -70,6 +70,7 @@ class EBMPurify(PureTransform):
     """
 
     needs_fit = True
+    _runs_unfitted = True
     _gpu_pixels = 1 << 20
     graph_refusal = (
         "differentiates its energy inside, which no graph can hold: call it before the compiled part, or pass "

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ..data.samples import check_labels, gather
-from ..errors import NoImageError, NotFittedError
+from ..errors import NoImageError
 from ..functional import checks
 from ..functional.random import KeyedNoise
 from ..functional.shapes import Images, Tensor
@@ -125,8 +125,6 @@ class OrthogonalProjection(PureTransform):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def purify(self, x: Images, noise: KeyedNoise, labels: Tensor | None = None) -> Images:
-        if not len(self.basis):
-            raise NotFittedError("expected a fitted OrthogonalProjection: call fit(dataset) with the training set.")
         flat = x.flatten(1)
         if flat.shape[1] != len(self.basis):
             raise NoImageError(

@@ -54,6 +54,7 @@ class UNetPurify(PureTransform):
     """
 
     needs_fit = True
+    _runs_unfitted = True
 
     def __init__(
         self,

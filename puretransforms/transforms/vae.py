@@ -45,7 +45,7 @@ class VAEPurify(PureTransform):
     Args:
         weights: a name (:func:`puretransforms.hub.list_weights`), a folder or a repo of the Hugging Face Hub, whose
             config says all that is not given here. ``None`` for untrained networks (always the same ones), which
-            purify nothing: for training and for tests.
+            purify nothing until they are fitted: a call of such a purifier is refused.
         arch: ``"small"`` (width 32, 128 latent channels) or ``"published"`` (64 and 256). ``None``: as the weights say,
             or ``"small"``.
         width, latent: override those of ``arch``.
@@ -65,12 +65,15 @@ class VAEPurify(PureTransform):
     Raises:
         WeightsUnavailableError, WeightsCorruptedError, WeightsMismatchError: as ``from_pretrained``.
         LabelError: labels that do not fit the images or the fit.
+        NotFittedError: images for a purifier without weights before :meth:`fit`.
         SizeError: images far from the size that pretrained weights are for (16 to 64 pixels for ``vae-small-32``).
 
     >>> import torch
-    >>> purifier = VAEPurify(weights=None, width=4, latent=8)  # untrained, to show the shapes
-    >>> purifier(torch.rand(4, 3, 32, 32)).shape
-    torch.Size([4, 3, 32, 32])
+    >>> images, labels = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8), torch.arange(8) % 2
+    >>> brief = FitSchedule(epochs=1, batch_size=4)  # to show the shapes
+    >>> purifier = VAEPurify(weights=None, width=4, latent=8).fit((images, labels), schedule=brief)
+    >>> purifier(images, labels)[0].shape
+    torch.Size([8, 3, 16, 16])
     """
 
     needs_fit = True

@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from puretransforms.cleaning.clean import clean, estimate_clean
 from puretransforms.errors import (
     CorruptImageError,
+    HardwareError,
     ManifestMismatchError,
     PurifierError,
     SourceError,
@@ -307,7 +308,8 @@ def test_a_network_runs_in_eval_mode(source, tmp_path):
 def test_damaged_images_are_put_aside_and_named_once(source, tmp_path, purifier):
     whole = (source / "cat/00.png").read_bytes()
     (source / "cat/00.png").write_bytes(whole[:-40])
-    with pytest.warns(UntouchedImageWarning, match=r"1 damaged image\(s\) were put aside") as caught:
+    said = rf"^1 damaged image\(s\) were put aside: cat/00\.png -> {tmp_path}/out\.quarantine/: see the manifest"
+    with pytest.warns(UntouchedImageWarning, match=said) as caught:
         result = quietly(source, tmp_path / "out", purifier)
     assert len(caught) == 1
     assert result.counts == {"purified": 23, "copied": 1, "quarantined": 1}
@@ -317,6 +319,12 @@ def test_damaged_images_are_put_aside_and_named_once(source, tmp_path, purifier)
     assert row["reason"]
     with pytest.warns(UntouchedImageWarning):
         quietly(source, tmp_path / "out", purifier).verify()
+
+
+def test_a_device_that_is_no_device_is_refused(source, tmp_path, purifier):
+    with pytest.raises(HardwareError, match="expected a device such as cpu, cuda or cuda:1, got 'cdua'"):
+        quietly(source, tmp_path / "out", purifier, device="cdua")
+    assert not (tmp_path / "out").exists()
 
 
 def test_strict_names_the_damaged_file(source, tmp_path, purifier):

@@ -4,7 +4,7 @@ import pytest
 
 from puretransforms.cleaning.clean import clean
 from puretransforms.cleaning.verify import verify
-from puretransforms.errors import ManifestMismatchError
+from puretransforms.errors import ManifestMismatchError, SourceError
 
 
 @pytest.fixture
@@ -31,13 +31,19 @@ def test_a_fresh_output_is_whole(cleaned):
         (lambda out: (out / "eel/link").symlink_to("deep"), "'out/eel/link' is not in the manifest"),
         (lambda out: (out.parent / "out.quarantine/dog/bad.png").write_bytes(b"BAD"), "bad.png' has changed"),
         (lambda out: (out.parent / "out.quarantine/new").write_bytes(b""), "new' is not in the manifest"),
-        (lambda out: (out / "manifest.jsonl").unlink(), "call clean.. with the same arguments again"),
+        (lambda out: (out / "manifest.jsonl").unlink(), "finished output.*run clean with the same arguments again"),
     ],
 )
 def test_every_difference_is_named(cleaned, harm, message):
     harm(cleaned.out)
     with pytest.raises(ManifestMismatchError, match=message):
         verify(cleaned.out)
+
+
+def test_a_folder_that_is_no_output_is_told_from_none_at_all(source, tmp_path):
+    for folder, what in ((tmp_path / "nowhere", "no such folder"), (source, r"a folder without run\.json")):
+        with pytest.raises(SourceError, match=rf"the output folder of puretransforms clean, got '{folder}': {what}"):
+            verify(folder)
 
 
 def test_a_manifest_that_lost_rows_is_noticed(cleaned):

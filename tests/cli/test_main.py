@@ -78,8 +78,10 @@ def test_the_shell_prints_sentences(source, tmp_path):
     """No repr of an object; counts, sizes and places in words."""
     dry = run("clean", source, tmp_path / "out", "--with", "jpeg", "--dry-run")
     done = run("clean", source, tmp_path / "out", "--with", "jpeg", "--no-progress")
+    again = run("clean", source, tmp_path / "out", "--with", "jpeg", "--no-progress")
     read = run("verify", tmp_path / "out")
-    for result in (dry, done, read):
+    assert again.stdout.splitlines()[0] == "6 purified: already complete, nothing was done"
+    for result in (dry, done, again, read):
         assert result.exit_code == 0, result.output
         assert "(" + str(tmp_path) not in result.stdout and "Path(" not in result.stdout
         assert not any(name in result.stdout for name in ("CleanResult", "DryRun", "VerifyResult", "{'"))
@@ -117,7 +119,9 @@ def test_a_dry_run_writes_nothing(source, tmp_path):
         (("clean", "{s}", "{o}"), "--with"),
         (("clean", "{s}", "{o}", "--with", "bleach"), "coin"),
         (("clean", "{s}", "{o}", "--with", "jpg"), "Did you mean 'jpeg'?"),
-        (("clean", "{s}", "{o}", "--with", "cuda"), "expected a purifier"),
+        (("clean", "{s}", "{o}", "--with", "cuda"), "use it with puretransforms poison"),
+        (("clean", "{s}", "{o}", "--with", "jpeg=10"), "Did you mean 'jpeg:quality=10'?"),
+        (("clean", "{s}/a/0.png", "{o}", "--with", "coin"), "a/0.png': a file. Give the folder"),
         (("clean", "{s}", "{o}", "--with", "coin:alpha"), "coin:option=value"),
         (("clean", "{s}", "{o}", "--with", "coin", "--set", "alpha=1"), "--set"),
         (("clean", "{s}", "{o}", "--with", "coin", "--batch-size", "many"), "--batch-size"),
@@ -140,8 +144,9 @@ def test_a_dry_run_writes_nothing(source, tmp_path):
         (("scan", "{s}", "--vae", "{s}/nowhere"), "nowhere"),
         (("scan", "{s}", "--sample", "-1"), "--sample"),
         (("scan", "torchvision:CIFAR10:{s}"), "nothing is downloaded here"),
-        (("verify", "{s}"), "finished output"),
-        (("verify", "{s}/nowhere"), "nowhere"),
+        (("verify", "{s}"), "source': a folder without run.json"),
+        (("verify", "{s}/nowhere"), "nowhere': no such folder"),
+        (("poison", "{s}", "{o}", "--with", "jpeg"), "use it with puretransforms clean"),
         (("poison", "{s}", "{o}", "--with", "bleach"), "expected a poison among"),
         (("poison", "{s}", "{o}", "--with", "cuda:kernel_size=2"), "kernel_size"),
         (("poison", "{s}", "{o}", "--with", "cuda:num_classes=1"), "num_classes"),
@@ -149,7 +154,7 @@ def test_a_dry_run_writes_nothing(source, tmp_path):
         (("poison", "{s}", "{o}", "--with", "cuda", "--rate", "2"), "a number from 0 to 1"),
         (("poison", "{s}", "{o}", "--with", "cuda", "--seed", "-1"), "seed"),
         (("poison", "{s}/nowhere", "{o}", "--with", "cuda"), "nowhere"),
-        (("poison", "{s}/a", "{o}", "--with", "cuda"), "class folder"),
+        (("poison", "{s}/a", "{o}", "--with", "cuda"), "source/a', which holds no folder: move each image"),
         (("poison", "{s}", "{s}", "--with", "em_samplewise"), "new or empty"),
         (("poison", "{s}", "{o}", "--with", "rem"), "on a GPU for REM"),
         (("poison", "{s}", "{o}", "--with", "tap:epochs=1", "--device", "abacus"), "abacus"),
@@ -232,10 +237,21 @@ def test_every_poison_runs_at_its_own_rate(source, tmp_path, name):
     assert sum(row["poisoned"] for row in record["files"].values()) == (6 if name == "cuda" else 1)
 
 
-def test_a_corrupt_image_is_one_line(source, tmp_path):
-    (source / "a" / "1.png").write_bytes(b"no picture")
-    result = run("poison", source, tmp_path / "out", "--with", "ops")
-    assert "1.png" in result.stderr
+@pytest.mark.parametrize("name", ["ops", "cuda"])
+def test_a_corrupt_image_is_one_line(source, tmp_path, name):
+    """One that is fitted reads every image before, another at the end."""
+    broken = source / "a" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:100] if name == "cuda" else b"no picture")
+    result = run("poison", source, tmp_path / "out", "--with", name)
+    assert f"expected an image in {broken}, got a damaged file" in result.stderr
+    assert "remove it, or run puretransforms clean first" in result.stderr
+    check_one_line(result)
+
+
+def test_an_empty_class_folder_is_one_line(source, tmp_path):
+    (source / "void").mkdir()
+    result = run("poison", source, tmp_path / "out", "--with", "cuda")
+    assert "expected images in every class folder" in result.stderr and "classes void" in result.stderr
     check_one_line(result)
 
 

@@ -12,6 +12,7 @@ from puretransforms.transforms.base import PureTransform
 from puretransforms.transforms.baselines import JPEGCompress
 from puretransforms.transforms.coin import COINInterpolate
 from puretransforms.transforms.ebm import EBMPurify
+from puretransforms.transforms.unet import UNetPurify
 
 
 class Shift(PureTransform):
@@ -34,7 +35,7 @@ class Shift(PureTransform):
         self.shift = nn.Parameter(torch.zeros(shape))
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
-    def purify(self, x, noise):
+    def purify(self, x, noise, labels=None):
         return (x + self.shift.to(x.dtype) * self.scale).clamp(0, 1)
 
 
@@ -82,6 +83,21 @@ def test_the_saved_class_is_the_one_that_comes_back(saved, tmp_path):
     assert type(Shift.from_pretrained(tmp_path)) is Shift
     with pytest.raises(WeightsMismatchError, match="names no transform"):
         PureTransform.from_pretrained(tmp_path)
+
+
+def test_a_subclass_loads_the_weights_of_its_parent(saved, tmp_path):
+    class OwnShift(Shift):
+        pass
+
+    class OwnUNet(UNetPurify):
+        pass
+
+    again = OwnShift.from_pretrained(tmp_path)
+    assert type(again) is OwnShift and torch.equal(again.shift, saved.shift)
+    for mine in (OwnUNet(), OwnUNet("unet-small", strength=10.0)):
+        assert type(mine) is OwnUNet and mine.fitted
+    again.save_pretrained(tmp_path / "own")
+    assert type(Shift.from_pretrained(tmp_path / "own")) is OwnShift
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -1,3 +1,4 @@
+import inspect
 import re
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from puretransforms.errors import HardwareError, LabelError, NoImageError
+from puretransforms.errors import HardwareError, LabelError, NoImageError, RegistryError
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.availability.noise import ClasswiseNoise
 from puretransforms.poisons.availability.rem import REM
@@ -93,6 +94,22 @@ def test_masked_samples_are_the_poison_of_their_index_and_the_others_are_untouch
     assert same(data[-1][0], data[11][0])
     with pytest.raises(IndexError):
         data[12]
+
+
+def test_a_poison_goes_by_its_name():
+    data = PoisonedDataset(Pictures(classes=CLASSES), "cuda:kernel_size=5", seed=3)
+    same_by_class = PoisonedDataset(Pictures(), CUDA(num_classes=3, seed=3, kernel_size=5), seed=3)
+    assert data.poison.arguments == same_by_class.poison.arguments and same(data[4][0], same_by_class[4][0])
+    assert PoisonedDataset(Pictures(), "cuda:num_classes=7").poison.num_classes == 7
+    with pytest.raises(RegistryError, match=r"expected a poison among .*got 'cudda'\. Did you mean 'cuda'"):
+        PoisonedDataset(Pictures(), "cudda")
+
+
+@pytest.mark.parametrize(("given", "message"), [(CUDA, r"got CUDA: write CUDA\(\)"), (3, "got int: .*list_poisons")])
+def test_what_is_no_poison_is_refused(given, message):
+    make = inspect.unwrap(PoisonedDataset.__init__)  # as in production, without the check of types of the tests
+    with pytest.raises(TypeError, match=f"expected a poison such as CUDA.*, or its name, {message}"):
+        make(object.__new__(PoisonedDataset), Pictures(), given)
 
 
 def test_the_mask_follows_the_seed_and_grows_with_the_rate():

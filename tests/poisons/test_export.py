@@ -1,3 +1,4 @@
+import inspect
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 
-from puretransforms.errors import LabelError, ManifestMismatchError, SourceError
+from puretransforms.errors import CorruptImageError, LabelError, ManifestMismatchError, SourceError
 from puretransforms.poisons.availability.convolution import CUDA
 from puretransforms.poisons.availability.noise import ClasswiseNoise
 from puretransforms.poisons.base import Poison
@@ -83,6 +84,19 @@ def test_export_is_the_same_data_set_as_an_image_folder(folder, tmp_path):
     assert (record.rate, record.seed, record.epsilon, record.quantize) == (0.5, 0, None, "trunc")
     assert record.versions["torch"] and 5 < record.measured["psnr_db"] < 30 and record.measured["poisoned"] == 6
     assert not list(tmp_path.glob(".*"))  # nothing half-written is left
+
+
+def test_a_dataset_that_is_not_poisoned_is_refused(folder, tmp_path):
+    make = inspect.unwrap(export)  # as in production, without the check of types of the tests
+    with pytest.raises(TypeError, match=r"a PoisonedDataset to export, got ImageFolder: write export\(Poisoned"):
+        make(folder, tmp_path / "out")
+
+
+def test_a_damaged_file_is_named(folder, tmp_path):
+    path = tmp_path / "source" / "bee" / "001.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(CorruptImageError, match=r"source/bee/001\.png, got a damaged file .*: remove it, or run"):
+        export(PoisonedDataset(folder, CUDA(num_classes=3)), tmp_path / "out")
 
 
 def test_relabelled_files_move_to_their_new_class_without_overwriting(folder, tmp_path):

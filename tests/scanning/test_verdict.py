@@ -139,10 +139,12 @@ def test_the_classes_are_named_as_the_reason_with_the_fix(classes, kind, reason)
 
 def test_known_misses_are_said_for_the_rate_and_the_size():
     measured = {"words": "", "images": 2000, "misses": {"0.5": ["TAP"], "0.1": ["LSP", "OPS (found in 1 of 2)"]}}
+    measured["misses"]["0.01"] = ["CUDA", "CUDA, reflected (found in 1 of 2)", "BadNets, checkerboard"]
     small = verdict(findings(), measured=measured)
     assert small.misses[:3] == [BLIND, "on half of the images: TAP", "on a tenth: LSP, OPS (found in 1 of 2)"]
-    assert "2,000" in small.misses[3]
-    assert len(verdict(findings(), measured=measured, looked_at=2000).misses) == 3
+    assert small.misses[3] == "on a hundredth: CUDA, CUDA (reflected) (found in 1 of 2), BadNets (checkerboard)"
+    assert "2,000" in small.misses[4]
+    assert len(verdict(findings(), measured=measured, looked_at=2000).misses) == 4
 
 
 def test_every_kind_has_advice_and_every_purifier_in_it_can_be_made():

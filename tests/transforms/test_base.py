@@ -4,8 +4,17 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from puretransforms import COINInterpolate, EBMPurify, JPEGCompress, OrthogonalProjection, PurifierChain, VAEPurify
-from puretransforms.errors import ForkedWorkerError, LabelError, NotFittedError
+from puretransforms import (
+    COINInterpolate,
+    EBMPurify,
+    Grayscale,
+    JPEGCompress,
+    OrthogonalProjection,
+    PurifierChain,
+    UNetPurify,
+    VAEPurify,
+)
+from puretransforms.errors import ForkedWorkerError, HardwareError, LabelError, NotFittedError
 from puretransforms.functional.random import KeyedNoise
 from puretransforms.train.rate import FitSchedule
 from puretransforms.transforms.base import PureTransform
@@ -58,6 +67,7 @@ def test_labels_that_do_not_fit_are_refused():
 def test_a_list_of_pictures_with_labels_gets_a_draw_each():
     """All of them once shared the first draw."""
     vae = VAEPurify(weights=None, width=4, latent=8, size=8, num_classes=2, sample=True)
+    vae._trained = True  # or it refuses
     pictures = [F.to_pil_image(batch(1)[0])] * 3
     out, _ = vae(pictures, [1, 1, 1])
     assert len({picture.tobytes() for picture in out}) == 3
@@ -66,8 +76,10 @@ def test_a_list_of_pictures_with_labels_gets_a_draw_each():
 
 
 def test_a_deterministic_transform_leaves_the_global_generator_alone():
-    x, state = batch(), torch.get_rng_state()
-    for t in (JPEGCompress(), PurifierChain(["jpeg", "median"]), VAEPurify(weights=None, width=4, latent=8)):
+    x, vae = batch(), VAEPurify(weights=None, width=4, latent=8)
+    vae._trained = True  # or it refuses
+    state = torch.get_rng_state()
+    for t in (JPEGCompress(), PurifierChain(["jpeg", "median"]), vae):
         t(x)
         assert torch.equal(torch.get_rng_state(), state), type(t).__name__
     for t in (COINInterpolate(), JPEGCompress(p=0.5)):
@@ -111,6 +123,9 @@ def test_fit_and_fitted_are_the_same_everywhere():
     ):
         seen = []
         assert not t.fitted
+        if not isinstance(t, EBMPurify):  # documented to run untrained, for tests
+            with pytest.raises(NotFittedError, match=r"to be fitted.*call fit\(dataset\), or use clean\(\)"):
+                t(images, labels)
         assert t.fit((images, labels), **options, seed=1, on_record=seen.append) is t
         assert t.fitted and seen and all(record.step <= record.updates for record in seen)
         assert t(images, labels)[0].shape == images.shape
@@ -119,6 +134,50 @@ def test_fit_and_fitted_are_the_same_everywhere():
     assert JPEGCompress().fitted
     with pytest.raises(NotFittedError, match="OrthogonalProjection to be fitted"):
         PurifierChain([OrthogonalProjection()])(images)
+    assert torch.equal(UNetPurify(weights=None)(images), images), "documented to leave images as they are"
+
+
+def test_a_purifier_of_ones_own_that_learns_is_refused_until_it_has():
+    class Learner(AddsTheLabel):
+        fitted = False
+
+    with pytest.raises(NotFittedError, match="expected Learner to be fitted"):
+        Learner()(batch())
+
+
+def test_a_purify_that_cannot_be_called_is_refused_where_its_class_is_defined():
+    with pytest.raises(
+        TypeError, match=r"expected purify\(self, x, noise, labels=None\) in Broken, got purify\(self, x\)"
+    ):
+
+        class Broken(PureTransform):
+            def purify(self, x):
+                return x
+
+    class Positional(PureTransform):
+        def purify(self, *all_of_them):
+            return all_of_them[0]
+
+    assert torch.equal(Positional()(batch()), batch())
+
+
+def test_a_chain_wants_its_purifiers_in_one_list():
+    for given in (("coin",), ("coin", "jpeg")):
+        names = ", ".join(map(repr, given))
+        with pytest.raises(TypeError, match=rf"in one list, got {names}: write PurifierChain\(\[{names}\]\)"):
+            PurifierChain(*given)
+    with pytest.raises(TypeError, match="in one list, got 'coin'"):
+        PurifierChain(steps="coin")
+    with pytest.raises(TypeError, match="in one list, got Grayscale"):
+        PurifierChain(Grayscale(), JPEGCompress())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_is_checked_by_name_at_once_and_for_its_presence_at_a_call():
+    with pytest.raises(HardwareError, match="a device such as cpu, cuda or cuda:1, got 'cdua'"):
+        COINInterpolate(device="cdua")
+    with pytest.raises(HardwareError, match="torch can use on this machine, got 'cuda': leave it out"):
+        COINInterpolate(device="cuda")(batch())
 
 
 def test_an_energy_fit_goes_on_from_its_checkpoint(tmp_path):

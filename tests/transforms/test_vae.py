@@ -22,6 +22,7 @@ from puretransforms.errors import (
 )
 from puretransforms.functional.random import KeyedNoise, content_ids
 from puretransforms.models.dvae import DVAE
+from puretransforms.registry import create
 from puretransforms.train.rate import FitSchedule
 from puretransforms.transforms import vae
 from puretransforms.transforms.vae import VAEPurify
@@ -36,6 +37,13 @@ def pixels(n: int = 4, size: int = 16) -> torch.Tensor:
 
 LABELS = torch.arange(24) % 3
 FIT = ("schedule", "num_classes", "seed", "device", "compiled", "checkpoint", "save_every", "on_record")
+
+
+def untrained(**options) -> VAEPurify:
+    """One that may be called all the same."""
+    purifier = VAEPurify(**SMALL | options)
+    purifier._trained = True
+    return purifier
 
 
 def fit(dataset, **options) -> VAEPurify:
@@ -79,25 +87,37 @@ def test_with_labels_both_stages_subtract_and_the_second_reconstructs(fitted, mo
 
 
 def test_without_a_fit_it_is_the_reconstruction_of_the_mean_code():
-    t = VAEPurify(**SMALL, precision="fp32")
+    t = untrained(precision="fp32")
     x = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
         want = t.net.eval()(x).reconstruction
     assert (t(x) - want).abs().max() < 1e-5
     image, label = t((x, torch.arange(3)))  # labels pass by, unused
     assert torch.equal(image, t(x)) and label.tolist() == [0, 1, 2]
-    assert torch.equal(VAEPurify(**SMALL | {"seed": 1}, precision="fp32")(x), t(x)), "nothing is drawn"
+    assert torch.equal(untrained(seed=1, precision="fp32")(x), t(x)), "nothing is drawn"
+
+
+def test_one_that_was_never_fitted_is_refused_by_name():
+    for purifier in (
+        VAEPurify(**SMALL),
+        create("vae:weights=null:width=4:latent=8"),
+        VAEPurify(**SMALL, num_classes=3),
+    ):
+        for sample in ((pixels(),), (pixels() / 255, LABELS[:4]), (PIL.Image.new("RGB", (16, 16)),)):
+            with pytest.raises(NotFittedError, match=r"VAEPurify to be fitted.*call fit\(dataset\), or use clean\(\)"):
+                purifier(*sample)
+        assert not purifier.fitted
 
 
 def test_sampling_draws_a_code_for_each_image():
     x = pixels()
-    t = VAEPurify(**SMALL, sample=True, precision="fp32")
+    t = untrained(sample=True, precision="fp32")
     noise = KeyedNoise(0, content_ids(x)).normal(2, 8, 8, 8)
     with torch.no_grad():
         want = t.net.eval()(x / 255, noise).reconstruction
     assert (t(x / 255) - want).abs().max() < 1e-5
-    assert torch.equal(t(x), t(x)) and not torch.equal(t(x), VAEPurify(**SMALL | {"seed": 1}, sample=True)(x))
-    free = VAEPurify(**SMALL | {"seed": None}, sample=True)
+    assert torch.equal(t(x), t(x)) and not torch.equal(t(x), untrained(seed=1, sample=True)(x))
+    free = untrained(seed=None, sample=True)
     assert not torch.equal(free(x), free(x))
 
 
@@ -320,7 +340,7 @@ def test_missing_weights_never_become_random_ones(tmp_path):
 
 
 def test_changed_parameters_are_noticed():
-    t, x = VAEPurify(**SMALL), pixels()
+    t, x = untrained(), pixels()
     before = t(x)
     with torch.no_grad():
         t.net.image_decoder.conv3.bias.add_(0.5)
@@ -329,12 +349,12 @@ def test_changed_parameters_are_noticed():
 
 def test_bfloat16_stays_close_to_float32():
     x = pixels(8, 32)
-    half, full = (VAEPurify(**SMALL, precision=p)(x / 255) for p in ("bf16", "fp32"))
+    half, full = (untrained(precision=p)(x / 255) for p in ("bf16", "fp32"))
     assert 0 < (half - full).abs().max() < 0.02
 
 
 def test_odd_sizes_and_pil():
-    t = VAEPurify(**SMALL)
+    t = untrained()
     assert t(pixels(2, 17)).shape == (2, 3, 17, 17)
     out = t(PIL.Image.new("L", (19, 11), 90))
     assert out.mode == "L" and out.size == (19, 11)

@@ -192,6 +192,7 @@ def main() -> None:
     purifier = VAEPurify(weights=None, width=WIDTH, latent=LATENT)
     purifier.net.load_state_dict(net.state_dict())
     purifier.save_pretrained(args.out)
+    purifier = VAEPurify.from_pretrained(args.out)
     pairs = [load_pair(path, args.pair_names) for path in args.pairs]
     metrics = {"training": plan | {"torch": torch.__version__, "threads": args.threads}}
     metrics |= measure(purifier, held_out, pairs)

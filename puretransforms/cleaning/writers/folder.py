@@ -11,9 +11,11 @@ from torchvision.datasets import ImageFolder
 
 from ...data.sources.base import Source
 from ...data.sources.map_style import ImageDataset, PurifiedDataset, rebuilt
+from ...poisons.export import RECORD_NAME
 from ..manifest import MANIFEST, OURS, Row, read_rows
 from .base import Writer
 
+_RENAMED = (*OURS, RECORD_NAME)  # top-level files of a source that would speak of other files in the output
 _LONGEST_NAME = 255  # bytes, on every common file system
 
 
@@ -53,15 +55,16 @@ def output_paths(listing: Source) -> list[str]:
     An image ``a/b.jpg`` becomes ``a/b.png``. Where several files want one name (``b.jpg`` and ``b.bmp``, and on
     file systems that ignore case ``b.jpg`` and ``B.png``), each image of them keeps its whole name: ``b.jpg.png``.
     Other files keep their names, except that a top-level file named like one of ours (a manifest of an earlier
-    cleaning) becomes ``manifest.source.jsonl``.
+    cleaning) becomes ``manifest.source.jsonl``, and so does the record of a poisoned dataset, which describes the
+    images as they were: ``poison.source.json``.
     """
     natural = [_with_png(entry.path) if entry.kind == "image" else entry.path for entry in listing.entries]
     keys = [_key(path) for path in natural]
     claims = Counter(keys)
-    claims.update(map(_key, [*listing.folders, *OURS]))
+    claims.update(map(_key, [*listing.folders, *_RENAMED]))
     paths = []
     for entry, path, key in zip(listing.entries, natural, keys, strict=True):
-        if claims[key] > 1 and (entry.kind == "image" or path in OURS):
+        if claims[key] > 1 and (entry.kind == "image" or path in _RENAMED):
             path = next(name for name in _alternatives(path, entry.path) if _key(name) not in claims)
             claims[_key(path)] = 1
         paths.append(path)
@@ -78,7 +81,7 @@ def _with_png(path: str) -> str:
 
 
 def _alternatives(path: str, source: str) -> Iterator[str]:
-    if path in OURS:
+    if path in _RENAMED:
         base, suffix = PurePosixPath(source).stem + ".source", PurePosixPath(source).suffix
     else:
         base, suffix = source, ".png"

@@ -10,6 +10,8 @@ from io import IOBase
 from pathlib import Path
 from typing import Any
 
+from torchvision.datasets import ImageFolder
+
 from ...errors import SourceError
 from ...storage.remote import file_system, retried
 from .base import IMAGE_SUFFIXES as IMAGE_SUFFIXES
@@ -68,7 +70,8 @@ def list_folder(source: str | os.PathLike[str]) -> Listing:
     """
     root = os.path.realpath(source)
     if not Path(root).is_dir():
-        raise SourceError(f"expected a folder of images, got {os.fspath(source)!r}: no such folder.")
+        what = "a file. Give the folder that holds the class folders, or a .tar shard" if Path(root).exists() else ""
+        raise SourceError(f"expected a folder of images, got {os.fspath(source)!r}: {what or 'no such folder'}.")
     entries: list[Entry] = []
     folders: list[str] = []
     waiting = [("", False)]
@@ -89,6 +92,26 @@ def list_folder(source: str | os.PathLike[str]) -> Listing:
                 entries.append(Entry(path, "skipped", 0, why_not, top_folder(path)))
     require_images(entries, os.fspath(source))
     return Listing(root, sorted(entries, key=lambda entry: entry.path), sorted(folders))
+
+
+def image_folder(path: str) -> ImageFolder:
+    """Torchvision's dataset of a folder of class folders.
+
+    Raises:
+        SourceError: no such folder, no class folder in it, or one without an image.
+    """
+    if not Path(path).is_dir():
+        raise SourceError(f"expected a folder with a folder of images for each class, got {path!r}: no such folder.")
+    if not any(item.is_dir() for item in Path(path).iterdir()):
+        raise SourceError(
+            f"expected a folder with a folder of images for each class, got {path!r}, which holds no folder: move each "
+            "image into the folder of its class."
+        )
+    try:
+        return ImageFolder(path)
+    except FileNotFoundError as error:
+        said = str(error).partition(" Supported")[0]  # "Found no valid file for the classes a, b."
+        raise SourceError(f"expected images in every class folder of {path!r}, got: {said} Remove those.") from error
 
 
 def _items(root: str, folder: str) -> Iterator[os.DirEntry[str]]:

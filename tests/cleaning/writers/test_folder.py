@@ -40,12 +40,14 @@ def test_files_that_want_one_name_keep_their_whole_names(paths, folders, expecte
 
 
 def test_files_named_like_ours_make_room():
-    taken = names("1.png", *OURS, "a/manifest.jsonl", "manifest.source.jsonl")
+    taken = names("1.png", *OURS, "a/manifest.jsonl", "manifest.source.jsonl", "poison.json", "a/poison.json")
     assert taken["manifest.jsonl"] == "manifest.source.2.jsonl"
     assert taken["run.json"] == "run.source.json"
     assert taken["report.html"] == "report.source.html"
     assert taken[".puretransforms"] == ".puretransforms.source"
     assert taken["a/manifest.jsonl"] == "a/manifest.jsonl"
+    assert taken["poison.json"] == "poison.source.json", "it describes the images as they were"
+    assert taken["a/poison.json"] == "a/poison.json"
 
 
 def test_over_long_names_are_cut_and_stay_apart():
