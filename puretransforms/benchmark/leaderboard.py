@@ -245,7 +245,9 @@ def verdict(board: Board) -> str:
     if first.name == "none":
         return f"No purifier beats none: {best.mean:.1f} % without any, over {number}."
     before = "" if none is None or none.mean is None else f", {none.mean:.1f} % without any"
-    cost = "" if best.cost is None else f" On clean data it costs {best.cost:.1f} points."
+    cost = ""
+    if best.cost is not None:
+        cost = f" On clean data it {'costs' if best.cost >= 0 else 'gains'} {abs(best.cost):.1f} points."
     return f"Best over {number}: {first.purifier} ({first.place}), {best.mean:.1f} %{before}.{cost}"
 
 

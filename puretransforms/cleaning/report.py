@@ -43,7 +43,9 @@ def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source
         classes=list(_classes(summary)),
         most_changed=[_figure(row, layout, source, entries) for _, _, row in changed[:_PICTURES]],
         listed=[(path, row["label"], level, _decibel(row["psnr"])) for level, path, row in changed],
+        changed=summary.counts["purified"] > summary.unchanged,
         aside=summary.aside,
+        suspects=[_aside(row, source, entries) for row in summary.aside if "suspect" in row][:_PICTURES],
         left=summary.counts["quarantined"] + summary.counts["skipped"] - len(summary.aside),
         files=[(MANIFEST, "every file, with its hashes and its change"), (RUN, "what made this folder")],
     )
@@ -51,9 +53,12 @@ def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source
 
 def _headline(summary: Summary) -> str:
     """In one line what happened to the images."""
-    words = [f"{summary.counts['purified']:,} images purified"]
-    if summary.unchanged:
-        words.append(f"{summary.unchanged:,} of them unchanged")
+    purified, unchanged = summary.counts["purified"], summary.unchanged
+    words = [f"{purified:,} images purified"]
+    if unchanged:
+        words = (
+            [f"{purified:,} images kept as they are"] if unchanged == purified else [*words, f"{unchanged:,} unchanged"]
+        )
     suspects = summary.notes["suspects"]
     if suspects:
         words.append(f"{suspects:,} suspects put aside")
@@ -162,6 +167,10 @@ def _figure(row: Row, layout: Layout, source: Source, entries: dict[str, Entry])
         "change": row["mean_abs"],
         "psnr": _decibel(row["psnr"]),
     }
+
+
+def _aside(row: Row, source: Source, entries: dict[str, Entry]) -> tuple[str, str]:
+    return row["path"], picture_uri(_pixels(decode(source.read(entries[row["path"]]))))
 
 
 def _pixels(image: Decoded) -> np.ndarray:

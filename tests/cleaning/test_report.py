@@ -29,7 +29,7 @@ def cleaned(source, tmp_path, purifier):
 
 
 TAGS = {"html", "meta", "title", "style", "h1", "h2", "h3", "p", "pre", "code", "br", "div", "figure", "figcaption"}
-TAGS |= {"head", "body", "img", "table", "tr", "th", "td", "a", "b", "span"}
+TAGS |= {"head", "body", "img", "table", "tr", "th", "td", "a", "b", "span", "details", "summary"}
 BESIDE = ("manifest.jsonl", "run.json")
 
 

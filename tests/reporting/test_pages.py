@@ -11,6 +11,8 @@ def test_nothing_that_is_put_in_becomes_markup():
     values = {
         "scan": None,
         "parts": [],
+        "changed": False,
+        "suspects": [],
         "change": "",
         "files": [],
         "sample": [],
