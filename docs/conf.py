@@ -41,6 +41,7 @@ napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = "puretransforms"
+html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

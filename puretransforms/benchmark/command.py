@@ -12,6 +12,7 @@ from .cells import write_report
 from .entries import RESULTS, load_entries, load_fidelity, load_results, provenance
 from .gate import gate_markdown
 from .grid import Progress, Say, keep_freed_memory, run_bench
+from .leaderboard import build_leaderboard
 
 
 def run_command(
@@ -63,10 +64,11 @@ def run_command(
 
 
 def report(out: Path) -> str:
-    """Write the tables of what ``out/results`` holds; returns their Markdown, with the gate under them."""
+    """Write tables and page of what ``out/results`` holds; returns the Markdown, with the gate under the tables."""
     folder = out / RESULTS
     results = load_results(folder)
     text = write_report(out, results, load_fidelity(folder), provenance(load_entries(folder)))
+    (out / "report.html").write_bytes(build_leaderboard(folder, "Benchmark report").html)
     gate = gate_markdown(results)
     if gate not in text:
         text = f"{text.rstrip()}\n\n{gate}\n"

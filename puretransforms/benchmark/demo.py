@@ -96,7 +96,8 @@ def _write_versions(train: LabelledImages, out: Path) -> dict[str, LabelledImage
     export(PoisonedDataset(train, poison, rate=0.0), out / "clean")
     export(PoisonedDataset(train, poison), out / "poisoned")
     result = clean(out / "poisoned", out / "purified", COINInterpolate(), progress=False)
-    shutil.copyfile(cast(Path, result.report), out / "report.html")
+    page = cast(Path, result.report).read_bytes()
+    (out / "report.html").write_bytes(page.replace(b' href="', b' href="purified/'))  # of files beside the first
     return {name: gather(str(out / name)) for name in ("clean", "poisoned", "purified")}
 
 

@@ -98,8 +98,8 @@ class Leaderboard:
         return "\n\n".join(_summary(board) for board in self.boards) + "\n"
 
 
-def build_leaderboard(folder: str | Path) -> Leaderboard:
-    """Page and tables of every result below ``folder``.
+def build_leaderboard(folder: str | Path, title: str = "Leaderboard") -> Leaderboard:
+    """Page and tables of every result below ``folder``; the page is headed ``title``.
 
     Raises:
         SourceError: no results there.
@@ -115,7 +115,9 @@ def build_leaderboard(folder: str | Path) -> Leaderboard:
     for entry in entries:
         groups.setdefault((json.dumps(entry.about["setting"], sort_keys=True), entry.about["data"]), []).append(entry)
     boards = [_board(group) for group in groups.values()]
-    html = page("leaderboard", boards=boards, rivals=rivals(), points=_points, shade=_shade, sources=sources())
+    others = rivals() if any(board.data == CIFAR10 for board in boards) else []
+    tools = {"points": _points, "shade": _shade, "verdict": verdict}
+    html = page("leaderboard", title=title, boards=boards, rivals=others, sources=sources(), **tools)
     return Leaderboard(html, boards)
 
 
@@ -195,6 +197,23 @@ def _ranked(columns: list[Column]) -> list[Column]:
         return column.summary.counted < column.summary.of, -(value if value is not None else -1.0)
 
     return sorted(columns, key=key)
+
+
+def verdict(board: Board) -> str:
+    """What a board says, in a sentence or two: the best purifier on it, and what it costs."""
+    none = next((column.summary for column in board.columns if column.name == "none"), None)
+    whole = [c for c in board.columns if c.summary.mean is not None and c.summary.counted == c.summary.of]
+    if not whole:
+        return "No mean to compare: no availability poison bites on this victim undefended, or none was run undefended."
+    best, first = whole[0].summary, whole[0]
+    number = f"the {best.of} poisons that bite" if best.of > 1 else "the one poison that bites"
+    if first.name == "none":
+        return f"No purifier beats none: {best.mean:.1f} % without any, over {number}."
+    before = "" if none is None or none.mean is None else f", {none.mean:.1f} % without any"
+    cost = ""
+    if best.cost is not None:
+        cost = f" On clean data it {'costs' if best.cost >= 0 else 'gains'} {abs(best.cost):.1f} points."
+    return f"Best over {number}: {first.purifier} ({first.place}), {best.mean:.1f} %{before}.{cost}"
 
 
 def score_text(score: Score | None) -> str:

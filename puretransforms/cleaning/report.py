@@ -1,5 +1,6 @@
-"""The report of a finished run: one HTML file, without scripts and without links to other files."""
+"""The report of a finished run: one HTML file without scripts, that links to the files beside it alone."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,10 +8,12 @@ import numpy as np
 
 from ..data.codec import Decoded, decode
 from ..data.sources.base import Entry, Source
-from ..errors import MissingExtraError
-from ..reporting.pages import chart_uri, page, picture_uri
+from ..errors import MissingExtraError, RegistryError
+from ..registry import find, list_purifiers
+from ..registry import summary as first_line
+from ..reporting.pages import chart_uri, page, picture_uri, signed
 from ..reporting.plots import histogram_svg
-from .manifest import Layout, Row
+from .manifest import MANIFEST, RUN, Layout, Row
 from .summary import LEVEL, Summary
 from .writers import writer_for
 
@@ -30,32 +33,94 @@ def render(summary: Summary, run: dict[str, Any], layout: Layout, source: Source
         "cleaning",
         headline=_headline(summary),
         scan=run.get("scan"),
+        purifier=_purifier(run["purifier"]),
+        change=_change(summary),
         facts=_facts(run),
-        counts=sorted(summary.counts.items()),
+        parts=_parts(summary),
         sample=[_figure(row, layout, source, entries) for row in summary.sample()],
         chart=chart,
         no_chart=no_chart,
         classes=list(_classes(summary)),
         most_changed=[_figure(row, layout, source, entries) for _, _, row in changed[:_PICTURES]],
         listed=[(path, row["label"], level, _decibel(row["psnr"])) for level, path, row in changed],
+        changed=summary.counts["purified"] > summary.unchanged,
         aside=summary.aside,
+        suspects=[_aside(row, source, entries) for row in summary.aside if "suspect" in row][:_PICTURES],
         left=summary.counts["quarantined"] + summary.counts["skipped"] - len(summary.aside),
+        files=[(MANIFEST, "every file, with its hashes and its change"), (RUN, "what made this folder")],
     )
 
 
 def _headline(summary: Summary) -> str:
     """In one line what happened to the images."""
-    words = [f"{summary.counts['purified']} images purified"]
-    if summary.unchanged:
-        words.append(f"{summary.unchanged} of them unchanged")
+    purified, unchanged = summary.counts["purified"], summary.unchanged
+    words = [f"{purified:,} images purified"]
+    if unchanged:
+        words = (
+            [f"{purified:,} images kept as they are"] if unchanged == purified else [*words, f"{unchanged:,} unchanged"]
+        )
     suspects = summary.notes["suspects"]
     if suspects:
-        words.append(f"{suspects} suspects put aside")
+        words.append(f"{suspects:,} suspects put aside")
     if summary.counts["quarantined"] > suspects:
-        words.append(f"{summary.counts['quarantined'] - suspects} damaged put aside")
+        words.append(f"{summary.counts['quarantined'] - suspects:,} damaged put aside")
     if summary.counts["skipped"]:
-        words.append(f"{summary.counts['skipped']} not read")
+        words.append(f"{summary.counts['skipped']:,} not read")
     return ", ".join(words)
+
+
+def _purifier(purifier: dict[str, Any]) -> dict[str, Any]:
+    """Its name, what it does in a sentence (nothing where it is none of the registered), and its options."""
+    sentence = ""
+    for name in list_purifiers():
+        try:
+            cls = find(name, "purifier")
+        except RegistryError:  # of another package, and broken
+            continue
+        if f"{cls.__module__}.{cls.__qualname__}" == purifier["class"]:
+            sentence = first_line(name, "purifier").replace("`", "")
+    options = re.fullmatch(r"\w+\(([^()]*)\)", purifier["repr"])
+    return {
+        "name": purifier["class"].rpartition(".")[2],
+        "sentence": sentence,
+        "options": "" if options is None else options[1].replace("=", " = "),
+        "steps": purifier["repr"] if options is None else "",
+    }
+
+
+def _change(summary: Summary) -> str:
+    """How much the images changed, in a sentence."""
+    changes = summary.classes.values()
+    images, changed = sum(c.images for c in changes), sum(c.changed for c in changes)
+    if not images:
+        return ""
+    if not changed:
+        return "No pixel changed."
+    psnr = sum(c.psnr for c in changes) / changed
+    seen = "plain to see" if psnr < 25 else "seen beside the original" if psnr < 40 else "hard to see"
+    level = sum(c.mean_abs for c in changes) / images
+    return f"Pixels changed by {level:.2f} of 255 levels on average, which is {seen}; the mean PSNR is {psnr:.1f} dB."
+
+
+_KINDS = {
+    "purified": ("purified", "purified"),
+    "unchanged": ("same", "purified, but came out as they went in"),
+    "copied": ("copied", "copied byte for byte, no images"),
+    "quarantined": ("aside", "put aside in the quarantine folder"),
+    "skipped": ("skipped", "links or devices, not read"),
+}
+
+
+def _parts(summary: Summary) -> list[dict[str, Any]]:
+    """The files by what became of them: colour, words, number, and share of the bar in percent."""
+    counts = {**summary.counts, "purified": summary.counts["purified"] - summary.unchanged}
+    counts["unchanged"] = summary.unchanged
+    total = sum(counts.values()) or 1
+    return [
+        {"colour": colour, "words": words, "number": counts[kind], "share": f"{100 * counts[kind] / total:.2f}"}
+        for kind, (colour, words) in _KINDS.items()
+        if counts.get(kind)
+    ]
 
 
 def _chart(summary: Summary) -> tuple[str, str]:
@@ -72,8 +137,8 @@ def _facts(run: dict[str, Any]) -> dict[str, Any]:
     purifier, source = run["purifier"], run["source"]
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     weights = {"weights sha256": purifier["weights_sha256"]} if purifier["weights_sha256"] else {}
-    source_line = f"{source['images']} images among {source['files']} files, {source['bytes']} bytes"
-    return {"purifier": purifier["repr"], **weights, "seed": run["seed"], "source": source_line, "versions": versions}
+    source_line = f"{source['images']:,} images among {source['files']:,} files, {source['bytes'] / 1e6:,.1f} MB"
+    return {**weights, "seed": run["seed"], "source": source_line, "versions": versions}
 
 
 def _classes(summary: Summary) -> Iterator[dict[str, Any]]:
@@ -86,7 +151,7 @@ def _classes(summary: Summary) -> Iterator[dict[str, Any]]:
             "images": change.images,
             "unchanged": change.images - change.changed,
             "mean": means[label],
-            "width": f"{8 * means[label] / highest:.2f}",
+            "width": f"{100 * means[label] / highest:.1f}",
             "psnr": _decibel(change.psnr / change.changed if change.changed else None),
         }
 
@@ -94,14 +159,18 @@ def _classes(summary: Summary) -> Iterator[dict[str, Any]]:
 def _figure(row: Row, layout: Layout, source: Source, entries: dict[str, Entry]) -> dict[str, Any]:
     before, after = decode(source.read(entries[row["path"]])), decode(writer_for(source, layout).read_back(row))
     x, y = _pixels(before), _pixels(after)
-    tenfold = np.minimum(np.abs(x.astype(np.int16) - y) * 10, 255).astype(np.uint8)
-    shown = (("before", x), ("after", y), ("10x difference", tenfold))
+    change, factor = signed(y.astype(np.float32) - x)
+    shown = (("before", x), ("after", y), (f"difference x{factor:g}", change))
     return {
         "pictures": [(alt, picture_uri(array)) for alt, array in shown],
         "path": row["path"],
         "change": row["mean_abs"],
         "psnr": _decibel(row["psnr"]),
     }
+
+
+def _aside(row: Row, source: Source, entries: dict[str, Entry]) -> tuple[str, str]:
+    return row["path"], picture_uri(_pixels(decode(source.read(entries[row["path"]]))))
 
 
 def _pixels(image: Decoded) -> np.ndarray:

@@ -230,7 +230,7 @@ def bench(
     cache: Annotated[Path | None, typer.Option(help="Folder to keep poisoned and purified images in.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of the CPU; default: torch's own.", min=1)] = None,
 ) -> None:
-    """Train on every poison under every purifier; write results.jsonl, report.md, report.json and two pictures."""
+    """Train on every poison under every purifier; write report.html, report.md, report.json and two pictures."""
     from ..benchmark.command import run_command
 
     with screen.status("") as status:  # on a terminal alone

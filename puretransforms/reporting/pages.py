@@ -1,4 +1,4 @@
-"""HTML pages from the templates beside this file: one file each, no scripts, no links to other files.
+"""HTML pages from the templates beside this file: one file each, that loads nothing.
 
 Everything that a template prints is escaped, but what this module marks as ready.
 """
@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 _SIDE = 256  # pixels; larger pictures are shrunk for the page
+_FACTORS = (50.0, 30.0, 20.0, 15.0, 10.0, 8.0, 5.0, 4.0, 3.0, 2.0, 1.5, 1.0)
 
 
 @cache
@@ -47,6 +48,16 @@ def picture_uri(pixels: np.ndarray) -> str:
     out = io.BytesIO()
     picture.save(out, "PNG")
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def signed(change: np.ndarray) -> tuple[np.ndarray, float]:
+    """Levels ``[H, W, C]`` of -255 to 255 as a uint8 picture, grey where they are 0, and the factor that it shows.
+
+    The factor is the largest of a few round ones by which no value leaves what a picture holds.
+    """
+    most = float(np.abs(change).max(initial=0))
+    factor = next((factor for factor in _FACTORS if factor * most <= 127.5), 0.5)
+    return (127.5 + factor * change).clip(0, 255).round().astype(np.uint8), factor
 
 
 def chart_uri(svg: str) -> str:

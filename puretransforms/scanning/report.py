@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from ..reporting.pages import page, picture_uri
+from ..reporting.pages import page, picture_uri, signed
 from .detectors import Energy, Finding
 from .verdict import KINDS
 
@@ -97,7 +97,7 @@ def _plain(f: Finding) -> dict[str, Any]:
 
 
 def render(result: "ScanResult") -> bytes:
-    """The report: one HTML file without scripts and without links to other files."""
+    """The report: one HTML file without scripts, that links to the files beside it alone."""
     return page(
         "scan",
         verdict=result.verdict,
@@ -121,7 +121,8 @@ def _facts(result: "ScanResult") -> Iterator[tuple[str, str]]:
     total = "unknown" if sample.total is None else sample.total
     yield "images looked at", f"{len(sample)} of {total}, {len(sample.classes)} classes"
     corners = " (patterns: four corners only)" if sample.tiled else ""
-    yield "sizes", f"{sample.sizes[0]} to {sample.sizes[1]}{corners}"
+    sizes = " to ".join(dict.fromkeys(f"{height} x {width}" for height, width in sample.sizes))
+    yield "pixels", f"{sizes}{corners}"
     for reason, number in sample.left_out.items():
         yield "left out", f"{number}: {reason}"
 
@@ -134,14 +135,14 @@ def _shown(f: Finding) -> dict[str, Any]:
 
 
 def _worst(f: Finding) -> list[tuple[str, float, str]]:
-    """``(class, score, width of its bar in rem)``."""
+    """``(class, score, width of its bar in percent)``."""
     order = sorted(f.classes.items(), key=lambda item: (-item[1], item[0]))[:_LISTED]
     highest = max((score for _, score in order), default=0) or 1
-    return [(name, score, f"{8 * max(score, 0) / abs(highest):.2f}") for name, score in order]
+    return [(name, score, f"{100 * max(score, 0) / abs(highest):.1f}") for name, score in order]
 
 
 def _figures(result: "ScanResult", finding: Finding) -> Iterator[dict[str, Any]]:
-    """Suspects (else images of the worst class), their residual at eight times its contrast, and the class mean."""
+    """Suspects (else images of the worst class), what detectors see of them, and the class mean of that."""
     sample = result.sample
     rows = finding.suspects[:_PICTURES]
     if not rows:
@@ -152,12 +153,17 @@ def _figures(result: "ScanResult", finding: Finding) -> Iterator[dict[str, Any]]
     for i, row in enumerate(rows):
         name = sample.classes[int(sample.labels[row])]
         place = finding.detector.place(finding, name)
-        shown = [_outlined(_bytes(x[i]), place), _bytes(r[i] * 8 + 0.5)]
-        caption = f"{name}: image" + (" with the patch outlined" if place else "") + ", residual"
+        residual, factor = signed(255 * _channels_last(r[i]))
+        shown = [("patch outlined" if place else "image", _outlined(_bytes(x[i]), place))]
+        shown.append((f"residual x{factor:g}", residual))
         if i == 0:
-            shown.append(_bytes(sample.whitened(sample.members(int(sample.labels[row]))[:500]).mean(0) * 2 + 0.5))
-            caption += ", mean residual of its class"
-        yield {"pictures": [picture_uri(picture) for picture in shown], "name": sample.names[row], "caption": caption}
+            mean = sample.whitened(sample.members(int(sample.labels[row]))[:500]).mean(0)
+            shown.append(("class mean", _bytes(0.5 + 0.5 * mean / mean.abs().max().clamp(min=1e-6))))
+        yield {
+            "pictures": [(words, picture_uri(picture)) for words, picture in shown],
+            "name": sample.names[row],
+            "caption": name,
+        }
 
 
 def _outlined(pixels: np.ndarray, place: tuple[int, int, int] | None) -> np.ndarray:
@@ -173,4 +179,8 @@ def _outlined(pixels: np.ndarray, place: tuple[int, int, int] | None) -> np.ndar
 
 
 def _bytes(x: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(x.clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    return _channels_last(x.clamp(0, 1).mul(255).round().to(torch.uint8))
+
+
+def _channels_last(x: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(x.permute(1, 2, 0).numpy())

@@ -44,10 +44,12 @@ def test_a_row_and_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert sorted(path.name for path in out.iterdir()) == [
         "accuracy.svg",
         "fidelity.svg",
+        "report.html",
         "report.json",
         "report.md",
         "results",
     ]
+    assert "<h1>Benchmark report</h1>" in (out / "report.html").read_text()
     assert len(json.loads((out / "report.json").read_text())["cells"]) == 4
     assert result.stderr.count("seed 0") == 4 and "run the same command again" in " ".join(result.stderr.split())
     assert "Which poisons bite on this victim" in result.stdout

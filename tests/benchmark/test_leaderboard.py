@@ -16,6 +16,7 @@ from puretransforms.benchmark.leaderboard import (
     Leaderboard,
     build_leaderboard,
     filled,
+    verdict,
     write_tables,
 )
 from puretransforms.benchmark.published import CIFAR10
@@ -90,6 +91,17 @@ def test_the_page_equals_the_files(board: Leaderboard) -> None:
     shown = {key for _, key in found}
     assert shown == {"lsp", "cuda", "ar", "clean", "mean", "worst", "cost", "speed"}
     assert len([key for key in found if key[1] in ("lsp", "cuda", "ar", "clean")]) == len(GRID), "and no cell more"
+
+
+def test_the_page_begins_with_what_the_numbers_say(board: Leaderboard) -> None:
+    html = board.html.decode()
+    said = "Best over the 2 poisons that bite: coin (access), 56.0 %, 27.5 % without any."
+    assert f"{said} On clean data it costs 10.5 points." in html and html.index(said) < html.index("<table")
+    (one,) = board.boards
+    first, *others = one.columns
+    nothing = replace(one, columns=[replace(first, summary=replace(first.summary, mean=None))])
+    assert "No mean to compare" in verdict(nothing)
+    assert verdict(replace(one, columns=others)).startswith("No purifier beats none: 27.5 %")
 
 
 def test_an_incomplete_column_stands_below_the_complete_ones(board: Leaderboard) -> None:

@@ -221,7 +221,7 @@ def test_the_four_files(pictures, tmp_path):
     report = result.save(tmp_path / "new" / "out")
     page = report.read_text()
     assert "triggered suspects" in page and "data:image/png" in page and "&lt;1&gt;" in page and "<1>" not in page
-    assert "<script" not in page and "left out" in page and "with the patch outlined" in page
+    assert "<script" not in page and "left out" in page and "patch outlined" in page and 'href="suspects.csv"' in page
     assert page.index("triggered suspects") < page.index("data:image/png") < page.index("<h2>Suspects")
     assert "prefers-color-scheme: dark" in page and "@media print" in page and "on a tenth: TAP" in page
     rows = list(csv.reader((report.parent / "suspects.csv").read_text().splitlines()))
@@ -237,5 +237,5 @@ def test_the_four_files(pictures, tmp_path):
     assert saved["verdict"] == "triggered suspects" and saved["images"]["left_out"] == {"empty file": 1}
     assert [f["name"] for f in saved["findings"] if f["alarm"]] and saved == json.loads(json.dumps(result.to_dict()))
     assert isinstance(saved["reasons"], list) and "patches" in " ".join(saved["reasons"])
-    order = [page.index(f"<h2>{name}</h2>") for name in ("Why", "Known to escape", "Advice", "Detectors")]
+    order = [page.index(f"<h2>{name}</h2>") for name in ("Why", "Advice", "Known to escape", "Detectors")]
     assert order == sorted(order) and page.index(saved["sentence"].split(":")[0]) < order[0]
