@@ -77,7 +77,8 @@ class PoisonedDataset(Dataset):
             poison = poison_named(poison, self.classes or self.original_targets, seed)
         if not isinstance(poison, Poison):
             name = poison.__name__ if isinstance(poison, type) else type(poison).__name__
-            fix = f"write {name}()" if isinstance(poison, type) else "puretransforms.list_poisons() has the names"
+            made = isinstance(poison, type) and issubclass(poison, Poison)
+            fix = f"write {name}()" if made else "puretransforms.list_poisons() has the names"
             raise TypeError(f"expected a poison such as CUDA(), or its name, got {name}: {fix}.")
         poison.check_labels(self.original_targets)
         self.poison = poison
