@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from measured import circumstances
+from PIL import Image
 from scan_confusion import Mixed, photographs, stored_images
 
 from puretransforms.data.digits import load_digits
-from puretransforms.data.samples import LabelledImages, gather
+from puretransforms.data.samples import LabelledImages
 from puretransforms.poisons import BPP, SIG, BadNets, Blend, Poison, WaNet
 from puretransforms.poisons.dataset import PoisonedDataset
 from puretransforms.scanning.scan import scan
@@ -81,6 +82,24 @@ def poisoned(name: str, data: LabelledImages, rate: float, seed: int) -> Poisone
     return PoisonedDataset(data, poison, rate=rate, seed=seed)
 
 
+def other_data(args: argparse.Namespace, seed: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """``(what, make)`` of clean draws of CIFAR-100 and Tiny-ImageNet."""
+    if args.cifar100:
+        yield "clean: CIFAR-100", lambda: draw(read(args.cifar100, "x", "y"), seed, 6000)
+        yield "clean: CIFAR-100, 20 classes", lambda: of_classes(read(args.cifar100, "x", "y"), seed, 20)
+    if args.tiny:
+        yield "clean: Tiny-ImageNet, 30 classes", lambda: of_folders(args.tiny, seed, 30)
+
+
+def of_folders(root: Path, seed: int, classes: int) -> LabelledImages:
+    """All images of some class folders."""
+    folders = sorted(folder for folder in root.iterdir() if folder.is_dir())
+    chosen = [folders[i] for i in np.random.RandomState(seed).permutation(len(folders))[:classes]]
+    files = [(file, number) for number, folder in enumerate(chosen) for file in sorted(folder.rglob("*.JPEG"))]
+    arrays = [np.asarray(Image.open(file).convert("RGB")) for file, _ in files]
+    return draw(LabelledImages(stored_images(np.stack(arrays)), torch.tensor([number for _, number in files])), seed)
+
+
 def cases(args: argparse.Namespace) -> Iterator[Case]:
     """``(what, rate, seed, make)`` of every set."""
     cifar10 = read(args.cifar10, "x_train", "y_train")
@@ -93,22 +112,12 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
                 yield (
                     TRIGGER, rate, seed, lambda r=rate, s=seed, t=delta: triggered(draw(cifar10, 100 + s), t, r, s)
                 )  # fmt: skip
-    for seed in range(6):
         yield "clean: CIFAR-10", 0.0, seed, lambda s=seed: draw(cifar10, s)
-    for seed in range(3):
         yield "clean: digits", 0.0, seed, lambda s=seed: load_digits(s)[0]
-    if args.cifar100:
-        cifar100 = read(args.cifar100, "x", "y")
-        for seed in range(3):
-            yield "clean: CIFAR-100", 0.0, seed, lambda s=seed: draw(cifar100, s, 6000)
-            yield "clean: CIFAR-100, 20 classes", 0.0, seed, lambda s=seed: of_classes(cifar100, s, 20)
-    if args.tiny:
-        tiny = gather(str(args.tiny))
-        for seed in range(3):
-            yield "clean: Tiny-ImageNet, 30 classes", 0.0, seed, lambda s=seed: of_classes(tiny, s, 30)
-    if args.natural:
-        for side in (32, 64, 256):
-            yield f"clean: photographs, {side} px", 0.0, 0, lambda side=side: photographs(args.natural, side)
+        for name, make in other_data(args, seed):
+            yield name, 0.0, seed, make
+        for side in (32, 64, 256) if args.natural and seed == SEEDS[0] else ():
+            yield f"clean: photographs, {side} px", 0.0, seed, lambda side=side: photographs(args.natural, side)
 
 
 def removed(data: Any) -> dict[str, Any]:
