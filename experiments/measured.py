@@ -16,12 +16,16 @@ def write_json(result: dict[str, Any], path: Path | None) -> None:
     text = json.dumps(result, indent=1)
     print(text)
     if path is not None:
-        about = {
-            "command": " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-            "date": datetime.now(UTC).date().isoformat(),
-            "hardware": f"{len(os.sched_getaffinity(0))} CPU cores, {platform.machine()}, no GPU used",
-        }
-        path.write_text(json.dumps(about | result, indent=1) + "\n")
+        path.write_text(json.dumps(circumstances() | result, indent=1) + "\n")
+
+
+def circumstances() -> dict[str, str]:
+    """The command that runs, the date and the hardware."""
+    return {
+        "command": " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": f"{len(os.sched_getaffinity(0))} CPU cores, {platform.machine()}, no GPU used",
+    }
 
 
 def cpu_name() -> str:

@@ -58,7 +58,8 @@ def fit(rows: Iterable[dict], without: str | None = None) -> dict[str, float]:
         if row["set"]["part"] == "fit" and (poison in CONTROL or family(poison) != without):
             for found in (f for f in findings(row) if f.name in DETECTORS):
                 (clean if poison in CONTROL else poisoned)[found.name].append(found.compared)
-    return {name: round(fit_threshold(clean[name], poisoned[name]), 5) for name in DETECTORS}
+    scored = {name: detector for name, detector in DETECTORS.items() if clean[name]}
+    return {name: round(fit_threshold(clean[name], poisoned[name], kind.gap), 5) for name, kind in scored.items()}
 
 
 def verdict(row: dict, thresholds: dict[str, float]) -> Verdict:
@@ -168,5 +169,6 @@ if __name__ == "__main__":
         made = {"by": "experiments/scan_table.py", "from": f"{len(rows)} sets of CIFAR-10 (scan_confusion.py)"}
         enough = table["clean"]["sets"] >= 100 and table["fully_poisoned"]["sets"] >= 20
         measured = {"words": sentence(table), "images": 2000, "misses": misses(table)} if enough else {}
-        content = {"made": made, "thresholds": table["thresholds"], "measured": measured}
+        before = json.loads(CALIBRATION.read_text())["thresholds"]  # of detectors without scores here
+        content = {"made": made, "thresholds": before | table["thresholds"], "measured": measured}
         CALIBRATION.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """``AutoPurify``: scan a dataset, then purify it as the verdict advises."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -127,10 +127,12 @@ class AutoPurify(PureTransform):
 
         Args:
             dataset: what :func:`puretransforms.scanning.scan.scan` takes.
-            sample, workers, progress: of the scan.
+            sample, workers, progress: of the scan; a stream that can be read only once is looked at whole.
             seed: of the draw; ``None`` for 0.
             device, checkpoint, on_record: not used.
         """
+        if isinstance(dataset, Iterator):
+            sample = None
         look = partial(scan, dataset, seed=seed or 0, workers=workers, progress=progress, ebm=None)
         self.result, self.dropped, self.left = look(sample=sample), {}, 0
         chain = self.result.verdict.advice.chain

@@ -46,7 +46,7 @@ def test_it_becomes_what_the_scan_advises(pictures, convolved):
 
 def test_a_scan_that_says_nothing_is_a_warning_and_changes_nothing(pictures, tmp_path):
     few = LabelledImages(pictures.images[:60], torch.arange(60) % 3, ["a", "b", "c"])
-    with pytest.warns(InsufficientScanWarning, match=r"insufficient: 1 of 9.*images stay as they are"):
+    with pytest.warns(InsufficientScanWarning, match=r"insufficient: 1 of 10.*images stay as they are"):
         auto = AutoPurify().fit(few, progress=False)
     assert auto.chain == [] and auto.fitted and auto.result.insufficient
     assert torch.equal(auto(few.images[:4]), few.images[:4])
@@ -94,6 +94,9 @@ def test_a_trigger_is_set_aside_and_the_rest_left_as_it_is(triggered, tmp_path):
     with pytest.warns(UntouchedImageWarning, match="carry a trigger"):
         told = CliRunner().invoke(app, ["clean", *words])
     assert told.exit_code == 0, told.output
+    dry = CliRunner().invoke(app, ["clean", *words, "--dry-run"])
+    assert dry.stdout.splitlines()[0] == told.stdout.splitlines()[0] and "60 images that carry a trigger" in dry.stdout
+    assert "\n340 images (" in dry.stdout and "to purify, 60 to put aside\n" in dry.stdout
     carriers = {str(i) for i in triggered.mask.nonzero()[:, 0].tolist()}
     aside = {file.stem for file in (tmp_path / "out.quarantine").rglob("*.png")}
     assert aside == carriers and len(aside) == 60
@@ -153,6 +156,14 @@ def test_a_draw_that_shows_a_trigger_becomes_a_look_at_every_image(triggered):
 def test_what_all_of_a_class_carries_is_purified_not_dropped(pictures):
     auto = AutoPurify().fit(PoisonedDataset(pictures, OPS(num_classes=4), seed=0), progress=False)
     assert auto.dropped == {} and auto.chain == [{"name": "jpeg", "quality": 10}]
+    advice = auto.result.verdict.advice.lines
+    assert "nearly all of their class" in advice[0] and not any("leave the suspects out" in line for line in advice)
+    assert auto.result.flagged and not auto.result.carriers
+
+
+def test_a_stream_that_can_be_read_once_is_looked_at_whole(triggered):
+    auto = AutoPurify().fit(iter([triggered[i] for i in range(len(triggered))]), sample=250, progress=False)
+    assert {int(name) for name in auto.dropped} == set(triggered.mask.nonzero()[:, 0].tolist())
 
 
 def test_clean_auto(convolved, tmp_path):

@@ -233,12 +233,22 @@ def estimate_clean(
     _check_sizes(workers=workers)
     images = open_source(source, image_key, label_key, options)
     with closing(Layout(_resolved(out), options)) as layout:
-        ready = _prepare(writer_for(images, layout), purifier, options, seed, device, 0, progress, keep=False)
+        writer = writer_for(images, layout)
+        ready = _prepare(writer, purifier, options, seed, device, 0, progress, keep=False)
         if ready.bar is not None:
             ready.bar.close()
         with quiet(ready.device):
             own = own_copy(ready.purifier, seed, ready.device)
-            return estimate(images, layout.store.root, own, ready.device, workers or _cores(), ready.labels)
+            return estimate(
+                images,
+                layout.store.root,
+                own,
+                ready.device,
+                workers or _cores(),
+                ready.labels,
+                writer.suspects,
+                ready.scan,
+            )
 
 
 @dataclass(frozen=True, slots=True)

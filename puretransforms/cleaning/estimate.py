@@ -5,9 +5,10 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,16 +30,19 @@ class DryRun:
 
     Attributes:
         images, others, skipped: entries of the source by kind.
+        suspects: how many of the images carry a trigger by the scan of ``"auto"``, and would be put aside as they are.
         bytes_in: size of the source.
         sampled, damaged: images looked at, and how many of them would be quarantined.
         images_per_second, seconds: estimated speed and duration.
         bytes_needed: estimated size of the output on the disk.
         bytes_free: free space where the output would go.
+        scan: what the scan of ``"auto"`` said, as in ``run.json``; ``None`` without one.
     """
 
     images: int
     others: int
     skipped: int
+    suspects: int
     bytes_in: int
     sampled: int
     damaged: int
@@ -46,6 +50,7 @@ class DryRun:
     seconds: float
     bytes_needed: int
     bytes_free: int
+    scan: Mapping[str, Any] | None = None
 
     @property
     def fits(self) -> bool:
@@ -60,12 +65,19 @@ def estimate(
     device: torch.device,
     workers: int,
     numbers: Mapping[str, int] | None = None,
+    suspects: Container[str] = (),
+    scan: Mapping[str, Any] | None = None,
 ) -> DryRun:
     """Time a sample of ``listing``; ``workers`` threads are taken to share the reading and writing evenly.
 
-    ``numbers``: of the classes, for a purifier that reads labels.
+    ``numbers``: of the classes, for a purifier that reads labels; ``suspects``: paths of images to put aside, by
+    ``scan``.
     """
-    images, others, skipped = ([e for e in listing.entries if e.kind == kind] for kind in ("image", "other", "skipped"))
+    all_images, others, skipped = (
+        [e for e in listing.entries if e.kind == kind] for kind in ("image", "other", "skipped")
+    )
+    images = [entry for entry in all_images if entry.path not in suspects]
+    aside = [entry for entry in all_images if entry.path in suspects]
     start = time.perf_counter()
     sampled, decoded = _decode_some(listing, images[:: -(-len(images) // _SAMPLE)])
     codec_seconds = time.perf_counter() - start
@@ -83,16 +95,18 @@ def estimate(
     per_image = (codec_seconds / workers + purify_seconds) / sampled
     disk = sum(-(-size // _BLOCK) * _BLOCK for size in sizes) / max(len(sizes), 1)
     return DryRun(
-        images=len(images),
+        images=len(all_images),
         others=len(others),
         skipped=len(skipped),
+        suspects=len(aside),
         bytes_in=sum(entry.size for entry in listing.entries),
         sampled=sampled,
         damaged=sampled - len(decoded),
         images_per_second=1 / per_image,
         seconds=per_image * len(images),
-        bytes_needed=round(disk * len(images)) + sum(entry.size for entry in others),
+        bytes_needed=round(disk * len(images)) + sum(entry.size for entry in [*others, *aside]),
         bytes_free=_free(out),
+        scan=scan,
     )
 
 

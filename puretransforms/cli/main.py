@@ -354,13 +354,13 @@ def _cleaned(result: Any) -> str:
 def _estimated(run: Any) -> str:
     fits = "they fit" if run.fits else "THEY DO NOT FIT"
     free = "" if run.bytes_free >= sys.maxsize else f" of {_size(run.bytes_free)} free: {fits}"
-    others = [f"{run.others:,} other files to copy"] * bool(run.others) + [f"{run.skipped:,} to skip"] * bool(
-        run.skipped
-    )
+    rest = ((run.suspects, "to put aside"), (run.others, "other files to copy"), (run.skipped, "to skip"))
+    others = [f"{number:,} {what}" for number, what in rest if number]
     damaged = f", {run.damaged} of them damaged" if run.damaged else ""
     return "\n".join(
         [
-            ", ".join([f"{_count(run.images, 'image')} ({_size(run.bytes_in)}) to purify", *others]),
+            *scanned(run.scan),
+            ", ".join([f"{_count(run.images - run.suspects, 'image')} ({_size(run.bytes_in)}) to purify", *others]),
             f"about {_time(run.seconds)} on this machine ({run.images_per_second:,.0f} images/s, from a sample of "
             f"{run.sampled}{damaged})",
             f"about {_size(run.bytes_needed)} on the disk{free}",

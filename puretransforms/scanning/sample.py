@@ -21,6 +21,7 @@ WINDOW = 32  # pixels kept at each corner of a large image
 _FIRST = 1024  # rows of a buffer, where the number of images is not known
 PAIRED = 1000  # images of a class that are compared with each other
 _CHUNK = 512
+_CLASSES = 100
 
 
 @dataclass
@@ -123,10 +124,18 @@ class Sample:
 
     @cached_property
     def shared(self) -> Float[Tensor, "3 h w"]:
-        """The mean whitened residual; of a single class only its 8-periodic part, which is the grid of JPEG."""
-        mean = self._mean(self.whitened)
-        if len(self.classes) > 1:
-            return mean
+        """What the classes have in common: the median, pixel by pixel, of their mean whitened residuals (the 100
+        largest classes); of a single class only the 8-periodic part of its mean, which is the grid of JPEG.
+
+        Not the mean of all images: of a pattern on one class it would hold a part, which all other classes would lack
+        together.
+        """
+        largest = self.labels.bincount().argsort(descending=True)[:_CLASSES].tolist()
+        means = torch.stack([self._mean(self.whitened, self.members(label)) for label in largest])
+        if len(means) > 1:
+            ordered = means.sort(0).values
+            return (ordered[(len(means) - 1) // 2] + ordered[len(means) // 2]) / 2
+        (mean,) = means
         periodic = torch.empty_like(mean)
         for i in range(8):
             for j in range(8):
@@ -135,15 +144,15 @@ class Sample:
 
     @cached_property
     def _mean_form(self) -> Float[Tensor, " k"]:
-        return self._mean(lambda rows: coarse_form(self.images(rows)))
+        return self._mean(lambda rows: coarse_form(self.images(rows)), torch.arange(len(self)))
 
-    def _mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Of ``function(rows)`` over all images. One sum, in place: many small results that live on between large
+    def _mean(self, function: Callable[[Tensor], Tensor], rows: Int[Tensor, " m"]) -> Tensor:
+        """Of ``function`` over ``rows``. One sum, in place: many small results that live on between large
         temporary ones would keep the allocator from giving those back."""
         total: Any = 0
-        for rows in torch.arange(len(self)).split(_CHUNK):
-            total += function(rows).sum(0)
-        return total / len(self)
+        for part in rows.split(_CHUNK):
+            total += function(part).sum(0)
+        return total / len(rows)
 
     def _by_tile(self, function: Callable[[Tensor], Tensor], rows: Int[Tensor, " m"]) -> Tensor:
         out = torch.empty(len(rows), *self.pixels.shape[1:])

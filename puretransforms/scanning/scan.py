@@ -19,9 +19,7 @@ from .calibration import calibration
 from .detectors import DETECTORS, ClassPattern, Detector, Energy, Finding, Kind
 from .sample import Sample, gather
 from .source import Item, open_stream
-from .verdict import Verdict, judge
-
-_LEFT = 0.2  # of a class that must stay when carriers of a trigger go
+from .verdict import Verdict, carriers, judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +53,11 @@ class ScanResult:
 
     @property
     def carriers(self) -> dict[int, list[str]]:
-        """The images that carry a trigger: place in the sample, and the detectors that name it.
+        """The images that carry a trigger (:func:`~puretransforms.scanning.verdict.carriers`), and who names them.
 
-        Suspects of the detectors whose alarm means a trigger, where the verdict is one too: what a convolution does to
-        all images makes some of them alike as well. A class that would keep less than a fifth of its images keeps all
-        of them: what nearly all of a class carries tells the class, which is for a purifier to remove.
+        None where the verdict is no trigger: what a convolution does to all images makes some of them alike as well.
         """
-        found: dict[int, list[str]] = {}
-        for finding in self.findings if self.verdict.kind is Kind.TRIGGERED else ():
-            means_trigger = finding.alarm and finding.detector.kind(finding) is Kind.TRIGGERED
-            for i in finding.suspects if means_trigger else ():
-                found.setdefault(i, []).append(finding.name)
-        labels, named = self.sample.labels, torch.tensor(sorted(found), dtype=torch.int64)
-        held = labels.bincount()
-        spared = held - labels[named].bincount(minlength=len(held)) < _LEFT * held
-        return {i: found[i] for i in named[~spared[labels[named]]].tolist()}
+        return carriers(self.findings, self.sample.labels) if self.verdict.kind is Kind.TRIGGERED else {}
 
     @property
     def scores(self) -> list[dict[str, Any]]:
@@ -219,9 +207,14 @@ def examine(
             findings.append(detector(sample))
     held = Counter(sample.classes[label] for label in sample.labels.tolist())
     measured = known.get("measured", {})
-    unread = sample.left_out.total()
     verdict = judge(
-        findings, looked_at=len(sample), total=sample.total, left_out=unread, measured=measured, classes=held
+        findings,
+        looked_at=len(sample),
+        total=sample.total,
+        left_out=sample.left_out.total(),
+        measured=measured,
+        classes=held,
+        labels=sample.labels,
     )
     return ScanResult(verdict, findings, sample)
 

@@ -43,19 +43,19 @@ class Stream:
 
     Attributes:
         items: the drawn images, in random order.
-        drawn: how many there will be; ``None`` if the length is not known.
-        total: images in the source; ``None`` if not known.
+        drawn: how many there will be.
+        total: images in the source.
         classes: class names by label; empty where only numbers are known.
     """
 
     items: Iterator[Item]
-    drawn: int | None
-    total: int | None
+    drawn: int
+    total: int
     classes: dict[int, str]
 
 
 def open_stream(source: Any, sample: int | None, seed: int, workers: int) -> Stream:
-    """Draw ``sample`` images (``None``: all) of files, a map-style dataset or an iterable of pairs.
+    """Draw ``sample`` images (``None``: all) of files, a map-style dataset or an iterable of pairs, which is read here.
 
     Labels are the source's own numbers. The transforms of a map-style dataset are left out: what is scanned is the
     stored image, as in ``clean``.
@@ -78,7 +78,8 @@ def open_stream(source: Any, sample: int | None, seed: int, workers: int) -> Str
         order, stored = _order(len(source), sample, seed), without_transforms(source)
         return Stream((_item(stored[i], i) for i in order), len(order), len(source), classes)
     if isinstance(source, Iterable):
-        return Stream(_reservoir(source, sample, seed), None, None, classes)
+        kept, total = _reservoir(source, sample, seed)
+        return Stream(iter(kept), len(kept), total, classes)
     raise LabelError(
         f"expected a folder, or a dataset of (image, label) pairs, got {type(source).__name__}: "
         "give a path or anything that can be iterated."
@@ -117,17 +118,18 @@ def _files(source: Source, sample: int | None, seed: int, workers: int) -> Strea
     return Stream(stream(), len(order), len(images), {number: name for name, number in numbers.items()})
 
 
-def _reservoir(source: Iterable[Any], sample: int | None, seed: int) -> Iterator[Item]:
-    """A uniform draw from a stream of unknown length (Vitter, 1985, algorithm R), in random order."""
+def _reservoir(source: Iterable[Any], sample: int | None, seed: int) -> tuple[list[Item], int]:
+    """A uniform draw from a stream (Vitter, 1985, algorithm R), in random order, and how many images it held."""
     stream = np.random.RandomState(seed)
     kept: list[Item] = []
+    total = 0
     for i, pair in enumerate(source):
+        total += 1
         place = i if sample is None or i < sample else int(stream.randint(i + 1))
         if sample is None or place < sample:
             item = _item(pair, i)
             kept[place : place + 1] = [item]
-    for i in stream.permutation(len(kept)):
-        yield kept[i]
+    return [kept[i] for i in stream.permutation(len(kept))], total
 
 
 def _item(sample: Any, index: int) -> Item:

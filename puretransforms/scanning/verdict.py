@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from ..functional.shapes import Int, Tensor
 from ..registry import parse
 from .detectors.base import ENOUGH, Finding, Kind
 from .detectors.shortcut import LEAST
@@ -18,6 +21,7 @@ KINDS = {
     Kind.UNKNOWN: "something that tells the class and is no picture content, of a kind that the detectors cannot name",
 }
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"})
+_LEFT = 0.2  # of a class that must stay when carriers of a trigger go
 _SHARE = 3 / 4  # of the detectors that can raise an alarm must have looked
 BLIND = (
     "at any share: warps (WaNet), feature-space and gradient-matched poisons of single targets, triggers blurred by "
@@ -53,15 +57,44 @@ _WHY = {
     ],
     Kind.UNKNOWN: ["look at the evidence first", "{purifier}, which takes away faint patterns of any shape"],
 }
+_WHOLE_CLASS = "leave no image out for it: those that carry it are nearly all of their class, or cannot be named"
 
 
-def advice(kind: Kind) -> Advice:
-    """The purifier of :data:`PURIFIERS`, and why."""
-    purifier = PURIFIERS.get(kind)
+def advice(kind: Kind, droppable: bool = True) -> Advice:
+    """The purifier of :data:`PURIFIERS`, and why.
+
+    Args:
+        kind: of the poison.
+        droppable: of a trigger: are there images to leave out?
+    """
+    purifier, lines = PURIFIERS.get(kind), list(_WHY[kind])
+    if kind is Kind.TRIGGERED and not droppable:
+        lines[0] = _WHOLE_CLASS
     if purifier is None:
-        return Advice([], list(_WHY[kind]))
+        return Advice([], lines)
     name, settings = parse(purifier)
-    return Advice([{"name": name, **settings}], [line.format(purifier=purifier) for line in _WHY[kind]])
+    return Advice([{"name": name, **settings}], [line.format(purifier=purifier) for line in lines])
+
+
+def carriers(findings: Sequence[Finding], labels: Int[Tensor, " n"]) -> dict[int, list[str]]:
+    """The images that carry a trigger: place in the sample, and the detectors that name it.
+
+    Suspects of the detectors whose alarm means a trigger. A class that would keep less than a fifth of its images keeps
+    all of them: what nearly all of a class carries tells the class, which is for a purifier to remove.
+
+    Args:
+        findings: one of each detector.
+        labels: class of each image of the sample.
+    """
+    found: dict[int, list[str]] = {}
+    for finding in findings:
+        means_trigger = finding.alarm and finding.detector.kind(finding) is Kind.TRIGGERED
+        for i in finding.suspects if means_trigger else ():
+            found.setdefault(i, []).append(finding.name)
+    named = torch.tensor(sorted(found), dtype=torch.int64)
+    held = labels.bincount()
+    spared = held - labels[named].bincount(minlength=len(held)) < _LEFT * held
+    return {i: found[i] for i in named[~spared[labels[named]]].tolist()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +135,7 @@ def judge(
     left_out: int = 0,
     measured: Mapping[str, Any],
     classes: Mapping[str, int] | None = None,
+    labels: Int[Tensor, " n"] | None = None,
 ) -> Verdict:
     """Weigh the findings.
 
@@ -112,6 +146,7 @@ def judge(
         left_out: images that were drawn and could not be read.
         measured: from ``calibration.json``: what was found, and missed, on datasets that were known.
         classes: how many images of each class were looked at, if known.
+        labels: class of each image that was looked at, if known.
     """
     alarms = sorted((f for f in findings if f.alarm), key=lambda f: -f.compared / f.threshold)
     kind = _kind(alarms) if alarms else Kind.NONE
@@ -144,7 +179,7 @@ def judge(
         reasons=[*map(_raised, alarms), *_reasons(classes or {}, everything)],
         misses=_misses(measured, looked_at) if known else [],
         measured=measured.get("words", "") if known else "",
-        advice=advice(kind),
+        advice=advice(kind, labels is None or bool(carriers(findings, labels))),
     )
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from puretransforms.auto import AutoPurify
-from puretransforms.cleaning.clean import clean
+from puretransforms.cleaning.clean import clean, estimate_clean
 from puretransforms.data.open_source import open_source
 from puretransforms.errors import CorruptImageError, UntouchedImageWarning
 
@@ -115,3 +115,12 @@ def test_a_fitted_one_says_that_its_suspects_stay(tmp_path, images):
     with pytest.warns(UntouchedImageWarning, match="3 images that the scan of this Told named stay in: clean with"):
         result = clean(source, tmp_path / "out", fitted, workers=1, progress=False, report=False)
     assert result.counts == {"purified": COUNT} and result.scan is None
+
+
+def test_a_dry_run_counts_them_apart_and_holds_the_verdict(tmp_path, images):
+    source = as_folder(tmp_path / "folder", images)
+    told = estimate_clean(source, tmp_path / "out", Told(), workers=1, progress=False)
+    assert (told.images, told.suspects, told.sampled) == (COUNT, len(NUMBERS), COUNT - len(NUMBERS))
+    assert told.seconds == pytest.approx((COUNT - len(NUMBERS)) / told.images_per_second)
+    assert told.scan["headline"] == "triggered suspects (clear)" and told.scan["dropped"]["images"] == len(NUMBERS)
+    assert not (tmp_path / "out.purifier").exists()

@@ -93,7 +93,9 @@ def test_the_shell_prints_sentences(source, tmp_path):
 def test_scan(source, tmp_path):
     result = run("scan", source, "--out", tmp_path / "scan", "--no-progress", "--fail")
     assert result.exit_code == 2, result.output
-    assert "in 6 of 6 images: 1 of 9" in result.output and "insufficient: 1 of 9 detectors could look" in result.output
+    assert (
+        "in 6 of 6 images: 1 of 10" in result.output and "insufficient: 1 of 10 detectors could look" in result.output
+    )
     assert run("scan", source, "--no-progress").exit_code == 0
     assert (tmp_path / "scan" / "scan.html").exists() and str(tmp_path / "scan" / "suspects.csv") in result.output
     for path in (source / "a").iterdir():

@@ -70,6 +70,18 @@ def test_suspects_are_the_carriers_of_a_pattern_in_one_class(pictures):
     assert len(named & set(rows.tolist())) >= 38 and len(named) <= 42
 
 
+def test_a_pattern_on_all_of_a_class_names_no_image_of_another(pictures):
+    """Nor are the others taken to carry what the mean of all images holds of it."""
+    images = pictures.images.clone()
+    rows = (pictures.targets == 2).nonzero()[:, 0]
+    pattern = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(5)).sign() * 24
+    images[rows] = (images[rows].float() + pattern).clamp(0, 255).to(torch.uint8)
+    result = look(LabelledImages(images, pictures.targets))
+    (found,) = (f for f in result.findings if f.name == "agreement")
+    in_class = {i for i in range(400) if result.sample.labels[i] == 2}
+    assert found.flagged == ["2"] and set(found.suspects) <= in_class and result.carriers == {}
+
+
 def test_edges_show_at_full_size_in_large_images():
     pictures = make_pictures(80, side=96, classes=2)
     clean = look(pictures)
@@ -96,9 +108,9 @@ def stored(data, folder, place=lambda i, label: str(label)):
 
 def test_sixty_images_of_three_classes_are_insufficient(pictures):
     result = look(LabelledImages(pictures.images[:60], torch.arange(60) % 3))
-    assert result.insufficient and result.verdict.headline == "insufficient: 1 of 9 detectors could look"
+    assert result.insufficient and result.verdict.headline == "insufficient: 1 of 10 detectors could look"
     text = str(result)
-    assert text.startswith("Verdict: insufficient: 1 of 9") and "none found" not in text and "78 of 78" not in text
+    assert text.startswith("Verdict: insufficient: 1 of 10") and "none found" not in text and "78 of 78" not in text
     assert "3 of 3 classes hold fewer than 30" in text and "add images" in text
     assert result.verdict.advice.chain == [] and "Advice:\n- none without evidence" in text
     assert "agreement         not tested: it needs at least 30" in text
@@ -112,7 +124,7 @@ def test_images_without_labels_are_one_class_and_insufficient(pictures):
 def test_a_flat_folder_is_insufficient(pictures, tmp_path):
     flat = stored(LabelledImages(pictures.images[:240], pictures.targets[:240]), tmp_path / "flat", lambda i, label: "")
     result = look(flat)
-    assert result.insufficient and "4 of 9 detectors" in result.verdict.headline
+    assert result.insufficient and "4 of 10 detectors" in result.verdict.headline
     (reason,) = result.verdict.reasons
     assert "there is one class" in reason and "one folder for each class" in reason
     untested = {f.name for f in result.findings if f.untested}
@@ -171,6 +183,10 @@ def test_scores_suspects_and_the_rest(pictures, tmp_path):
         result.suspects(torch.utils.data.Subset(data, range(399)))
     with pytest.raises(ValueError, match="sample=None"):
         look(data, sample=300).clean_subset(data)
+    stream = look(iter([data[i] for i in range(400)]), sample=300)
+    assert stream.partial and "300 of 400 images" in str(stream)
+    with pytest.raises(ValueError, match="of all 400 images, got one of 300"):
+        stream.clean_subset(data)
 
     folder = ImageFolder(stored(data, tmp_path / "files"))
     of_files = look(folder.root)

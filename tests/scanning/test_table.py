@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from puretransforms.scanning.calibration import calibration
+from puretransforms.scanning.calibration import calibration, fit_threshold
 from puretransforms.scanning.detectors import DETECTORS
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,11 @@ def test_the_shipped_thresholds_and_the_pages_follow_from_the_scores(table):
         pytest.skip("a package without the pages")
     rows = [json.loads(line) for line in (RESULTS / "scan-scores.jsonl").read_text().splitlines()]
     found = table.tabulate(rows)
-    assert found["thresholds"] == calibration()["thresholds"]
+    apart = json.loads((RESULTS / "scan-neighbours.json").read_text())
+    assert found["thresholds"] | {"neighbours": apart["threshold"]} == calibration()["thresholds"]
+    assert apart["threshold"] == round(
+        fit_threshold([row["low"] for row in apart["sets"] if row["part"] == "fit"], []), 5
+    )
     assert calibration()["measured"]["words"] == table.sentence(found)
     assert calibration()["measured"]["misses"] == table.misses(found)
     assert calibration()["measured"]["images"] in found["images_a_set"]

@@ -83,11 +83,11 @@ def test_the_verdict_is_one_sentence_and_each_alarm_a_reason():
 
 def test_too_few_detectors_are_insufficient_and_never_none_found():
     one = verdict(findings(untested=[*DETECTORS][1:]), measured={"words": "78 of 78 found."}, classes=TEN)
-    assert one.kind is Kind.INSUFFICIENT and one.headline == "insufficient: 1 of 7 detectors could look"
+    assert one.kind is Kind.INSUFFICIENT and one.headline == "insufficient: 1 of 8 detectors could look"
     assert "none found" not in one.sentence and one.measured == "" and one.misses == []
     assert one.advice.chain == [] and "evidence" in one.advice.lines[0]
     assert verdict(findings(untested=["patches"]), classes=TEN).kind is Kind.NONE
-    assert verdict(findings(untested=["patches", "levels"]), classes=TEN).kind is Kind.INSUFFICIENT
+    assert verdict(findings(untested=["patches", "levels", "edges"]), classes=TEN).kind is Kind.INSUFFICIENT
     alarm = findings(untested=[*DETECTORS][1:], edges=ALL)
     assert verdict(alarm, classes=TEN).kind is Kind.CONVOLVED, "what was found was found"
 

@@ -40,6 +40,7 @@ class Detector(ABC):
         weight: of its evidence on the kind of poison; of several alarms the one of the lowest number decides.
         cautious: compare the lower end of the interval with the threshold, not the score itself. Not so where the
             score is an extreme value, whose spread the threshold already allows for.
+        gap: how far up the gap between clean scores and those of wholly poisoned sets the threshold was fitted, 0 to 1.
         image_level: images that score above this are suspects; ``None``: the threshold.
     """
 
@@ -47,6 +48,7 @@ class Detector(ABC):
     question: ClassVar[str]
     weight: ClassVar[int] = 9
     cautious: ClassVar[bool] = True
+    gap: ClassVar[float] = 1 / 3
     image_level: ClassVar[float | None] = None
     threshold: float = inf
 
