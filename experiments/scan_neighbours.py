@@ -77,6 +77,9 @@ def tabulate(rows: list[dict]) -> dict:
     for row in rows:
         if row["part"] == "test":
             entry = table.setdefault(row["poison"], {}).setdefault(f"{row['rate']:g}", {"found": 0, "sets": 0})
+            if row["untested"]:
+                entry["untested"] = entry.get("untested", 0) + 1
+                continue
             entry["found"] += row["low"] > threshold
             entry["sets"] += 1
             entry["lowest"] = min(entry.get("lowest", 1.0), round(row["low"], 5))

@@ -239,16 +239,8 @@ def estimate_clean(
             ready.bar.close()
         with quiet(ready.device):
             own = own_copy(ready.purifier, seed, ready.device)
-            return estimate(
-                images,
-                layout.store.root,
-                own,
-                ready.device,
-                workers or _cores(),
-                ready.labels,
-                writer.suspects,
-                ready.scan,
-            )
+            place, scanned = layout.store.root, (writer.suspects, ready.scan)
+            return estimate(images, place, own, ready.device, workers or _cores(), ready.labels, *scanned)
 
 
 @dataclass(frozen=True, slots=True)

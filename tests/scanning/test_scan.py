@@ -128,7 +128,7 @@ def test_a_flat_folder_is_insufficient(pictures, tmp_path):
     (reason,) = result.verdict.reasons
     assert "there is one class" in reason and "one folder for each class" in reason
     untested = {f.name for f in result.findings if f.untested}
-    assert untested == {"texture shortcut", "pixel shortcut", "levels", "energy", "class pattern"}
+    assert untested == {"texture shortcut", "pixel shortcut", "neighbours", "levels", "energy", "class pattern"}
 
 
 def test_splits_are_not_taken_for_classes(pictures, tmp_path):
