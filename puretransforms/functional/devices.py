@@ -36,10 +36,8 @@ def device_named(name: str | torch.device) -> torch.device:
 
 def check_available(device: torch.device) -> None:
     """Raise :class:`HardwareError` unless torch can use ``device`` on this machine."""
-    if device.type == "cpu":
-        return
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device.type)
-    if there is not None and not there():
+    missing_cuda = device.type == "cuda" and not torch.cuda.is_available()
+    if missing_cuda or (device.type == "mps" and not torch.backends.mps.is_available()):
         raise HardwareError(
             f"expected a device that torch can use on this machine, got {str(device)!r}: leave it out to work on the "
             "CPU."
