@@ -40,7 +40,7 @@ class Comparison:
 
 
 @cache
-def _stored() -> dict[str, dict[str, Any]]:
+def _stored() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 
 

@@ -193,7 +193,7 @@ def poison(
     dataset = _labelled(source)
     chosen = poison_named(spec, class_names(dataset) or labels_of(dataset), seed)
     check_target(dataset, out)  # before what may take hours
-    if setup is not None:
+    if setup is not None and isinstance(chosen, TargetedPoison):
         aim = TargetedSetup.from_json(setup, dataset, None if test is None else _labelled(test))
         with progress_bar(progress) as on_progress:
             chosen.fit(dataset, setup=aim, device=device, on_progress=on_progress)
