@@ -37,7 +37,7 @@ GALLERY = [
     "bitdepth",
     "gaussian",
 ]
-GALLERY += ["median", "projection"]
+GALLERY += ["median", "projection", "decoy"]
 NEED_A_NETWORK = ["bullseye_polytope", "em_classwise", "em_samplewise", "gradient_matching", "hypo", "narcissus", "rem"]
 NEED_A_NETWORK += ["sep", "tap"]
 

@@ -122,6 +122,7 @@ PURIFIERS: dict[str, tuple[str, dict[str, Any]]] = {
     "COINInterpolate-circular-trunc": ("COINInterpolate", {"boundary": "circular", "quantize": "trunc"}),
     "COINInterpolate-border": ("COINInterpolate", {"alpha": 0.7, "boundary": "border"}),
     "COINInterpolate-reflect": ("COINInterpolate", {"boundary": "reflect", "chunk_size": 3}),
+    "DecoyNoise": ("DecoyNoise", {}),
     "EBMPurify": ("EBMPurify", {"steps": 3, "precision": "fp32"}),
     "EBMPurify-repeats": ("EBMPurify", {"steps": 2, "repeats": 2, "precision": "fp32", "chunk_size": 4}),
     "EBMPurify-published-untrained": (

@@ -16,6 +16,7 @@ from .transforms.base import BPDA, PureTransform
 from .transforms.baselines import BitDepthReduce, GaussianBlur, Grayscale, JPEGCompress, MedianBlur
 from .transforms.chain import PurifierChain
 from .transforms.coin import COINInterpolate
+from .transforms.decoy import DecoyNoise
 from .transforms.ebm import EBMPurify
 from .transforms.projection import OrthogonalProjection
 from .transforms.unet import UNetPurify
@@ -27,6 +28,7 @@ __all__ = [  # noqa: RUF022 (plain sorting)
     "BitDepthReduce",
     "COINInterpolate",
     "CleanResult",
+    "DecoyNoise",
     "EBMPurify",
     "GPUTransformLoader",
     "GaussianBlur",

@@ -70,8 +70,8 @@ def of_the_base(call: str) -> bool:
 
 
 PURIFIERS = {
-    "AutoPurify", "BitDepthReduce", "COINInterpolate", "EBMPurify", "GaussianBlur", "Grayscale", "JPEGCompress",
-    "MedianBlur", "OrthogonalProjection", "UNetPurify", "VAEPurify",
+    "AutoPurify", "BitDepthReduce", "COINInterpolate", "DecoyNoise", "EBMPurify", "GaussianBlur", "Grayscale",
+    "JPEGCompress", "MedianBlur", "OrthogonalProjection", "UNetPurify", "VAEPurify",
 }  # fmt: skip
 
 

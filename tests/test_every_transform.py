@@ -24,6 +24,7 @@ from puretransforms.errors import ForkedWorkerError, NoImageError, RangeError, U
 CASES = {
     "AutoPurify": {"chain": [{"name": "coin", "alpha": 1.5}]},
     "COINInterpolate": {},
+    "DecoyNoise": {},
     "JPEGCompress": {},
     "Grayscale": {},
     "BitDepthReduce": {},
@@ -34,7 +35,7 @@ CASES = {
     "VAEPurify": {"weights": None, "width": 4, "latent": 8},
     "PurifierChain": {"steps": ["coin:alpha=1.5", "gaussian"]},
 }
-RANDOM = {"AutoPurify", "COINInterpolate", "EBMPurify", "PurifierChain", "UNetPurify"}
+RANDOM = {"AutoPurify", "COINInterpolate", "DecoyNoise", "EBMPurify", "PurifierChain", "UNetPurify"}
 NO_GRAPH = {"EBMPurify", "JPEGCompress", "MedianBlur"}  # autograd inside; an image codec; kornia's checks in Python
 FLAT_GRADIENT = {"JPEGCompress", "BitDepthReduce"}  # piecewise constant: their gradient is none or 0, BPDA is for them
 

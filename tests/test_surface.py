@@ -14,6 +14,7 @@ SURFACE = {
     "BitDepthReduce",
     "COINInterpolate",
     "CleanResult",
+    "DecoyNoise",
     "EBMPurify",
     "GPUTransformLoader",
     "GaussianBlur",
