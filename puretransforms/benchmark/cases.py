@@ -48,7 +48,18 @@ BASELINES = (
     "cutmix",
     "grey_noise",
 )
-PURIFIERS = ("coin", "coin@once", "ebm", "vae", "unet", "unet@test", "unet:jitter=true@access", "auto")
+PURIFIERS = (
+    "coin",
+    "coin@once",
+    "ebm",
+    "vae",
+    "unet",
+    "unet@test",
+    "unet:jitter=true@access",
+    "decoy@access",
+    'chain:steps=["unet","decoy"]@access',
+    "auto",
+)
 COSTLY = (  # a network at every step of the training, or one that is fitted first
     "jpeg:quality=10@access",
     "ebm@access",
