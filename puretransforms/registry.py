@@ -93,7 +93,9 @@ def _hint(name: str, known: list[str]) -> str:
     near = get_close_matches(head, known, 1)
     if not near:
         return ""
-    meant = f"{near[0]}:{next(iter(parameters(find(near[0]))), 'option')}={value}" if equals else near[0]
+    first = next(iter(parameters(find(near[0]))), "option")
+    takes_text = first in ("weights", "chain", "steps")  # what stands after = is hardly meant for one of these
+    meant = f"{near[0]}:{'OPTION' if takes_text else first}={value}" if equals else near[0]
     return f" Did you mean {meant!r}?"
 
 

@@ -36,7 +36,7 @@ CASES = {
     "PurifierChain": {"steps": ["coin:alpha=1.5", "gaussian"]},
 }
 RANDOM = {"AutoPurify", "COINInterpolate", "DecoyNoise", "EBMPurify", "PurifierChain", "UNetPurify"}
-NO_GRAPH = {"EBMPurify", "JPEGCompress", "MedianBlur"}  # autograd inside; an image codec; kornia's checks in Python
+NO_GRAPH = {"DecoyNoise", "EBMPurify", "JPEGCompress", "MedianBlur"}  # kinds by image; autograd; a codec; kornia
 FLAT_GRADIENT = {"JPEGCompress", "BitDepthReduce"}  # piecewise constant: their gradient is none or 0, BPDA is for them
 
 

@@ -32,6 +32,7 @@ class Summary:
             ``"suspects"``: images that a scan had put aside.
         classes: change by label.
         aside: the first quarantined and skipped rows.
+        damaged: paths of the first images that could not be read.
         most_changed: ``(mean_abs, path, row)`` of the images that changed most.
         levels: images by change, in steps of a quarter level (:data:`LEVEL`).
     """
@@ -40,6 +41,7 @@ class Summary:
     notes: Counter[str] = field(default_factory=Counter)
     classes: dict[str, ClassChange] = field(default_factory=dict)
     aside: list[Row] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
     most_changed: list[tuple[float, str, Row]] = field(default_factory=list)
     levels: Counter[int] = field(default_factory=Counter)
     _first: dict[str, tuple[str, str, Row]] = field(default_factory=dict)
@@ -65,11 +67,11 @@ class Summary:
             aside: the quarantine folder.
         """
         suspects = self.notes["suspects"]
-        damaged = [row["path"] for row in self.aside if row["status"] == "quarantined" and "suspect" not in row]
-        first = ", ".join([*damaged[:_NAMED], *["..."] * (len(damaged) > _NAMED)])
+        damaged = self.counts["quarantined"] - suspects
+        first = ", ".join([*self.damaged, *["..."] * (damaged > len(self.damaged))])
         remarks = (
             (suspects, "image(s) that carry a trigger were put aside in the quarantine folder"),
-            (self.counts["quarantined"] - suspects, f"damaged image(s) were put aside: {first} -> {aside}/"),
+            (damaged, f"damaged image(s) were put aside: {first} -> {aside}/"),
             (self.counts["skipped"], "link(s) or file(s) were not read"),
             (self.notes["frames"], "image(s) have several frames, of which only the first was kept"),
             (self.notes["unpurified"], "file(s) that look like images were copied unpurified"),
@@ -90,6 +92,8 @@ class Summary:
         self.notes["suspects"] += "suspect" in row
         if row["status"] != "purified":
             self.notes["unpurified"] += row["status"] == "copied" and "reason" in row
+            if row["status"] == "quarantined" and "suspect" not in row and len(self.damaged) < _NAMED:
+                self.damaged.append(row["path"])
             if row["status"] != "copied" and len(self.aside) < _LISTED:
                 self.aside.append(row)
             return

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -83,8 +84,8 @@ def scan(
     say(str(result))
     if out is not None:
         say(f"\nreport in {result.save(out)}, suspects in {out / 'suspects.csv'}")
-    if result.verdict.alarms:
-        say(f"\nto act on it: puretransforms clean {source} NEW_FOLDER --with auto")
+    if result.verdict.advice.chain:
+        say(f"\nto act on it: puretransforms clean {quote(source)} NEW_FOLDER --with auto")
     if fail and (result.verdict.alarms or result.insufficient):
         raise typer.Exit(2)
 

@@ -188,7 +188,10 @@ def _raised(finding: Finding) -> str:
     flagged, most = finding.flagged, 3
     names = ", ".join(repr(name) for name in flagged[:most]) + ", ..." * (len(flagged) > most)
     where = f" ({'class' if len(flagged) == 1 else f'{len(flagged)} classes:'} {names})" if flagged else ""
-    return f"{finding.name} {finding.score:.4f}, alarm above {finding.threshold:.4f}{where}"
+    part = ""
+    if finding.images is not None and (seen := int((~finding.images.isnan()).sum())) < len(finding.images):
+        part = f"; looked at {seen} of {len(finding.images)} images"
+    return f"{finding.name} {finding.score:.4f}, alarm above {finding.threshold:.4f}{where}{part}"
 
 
 def _kind(alarms: Sequence[Finding]) -> Kind:
@@ -251,6 +254,8 @@ def _misses(measured: Mapping[str, Any], looked_at: int) -> list[str]:
         listed = ", ".join(re.sub(r", (\w+)", r" (\1)", name) for name in names)  # "CUDA, reflected" is one of them
         out.append(f"on {_RATES.get(float(rate), f'a share of {float(rate):g}')}: {listed}")
     size = measured.get("images", 0)
-    if len(out) > 1 and looked_at < size:
+    if "apart" in measured:
+        out.append(measured["apart"])
+    if measured.get("misses") and looked_at < size:
         out.append(f"measured on {size:,} images: of the {looked_at:,} looked at here more will escape")
     return out

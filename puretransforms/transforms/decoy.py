@@ -36,6 +36,10 @@ class DecoyNoise(PureTransform):
     torch.Size([4, 3, 32, 32])
     """
 
+    graph_refusal = (
+        "draws another kind of pattern for each image, which no graph can hold: call it before the compiled part"
+    )
+
     def __init__(
         self,
         sigma: float = 6.0,

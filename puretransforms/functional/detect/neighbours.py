@@ -46,7 +46,7 @@ def autocorrelations(r: Float[Tensor, "n c h w"], reach: int = 2) -> Float[Tenso
             for i in range(reach + 1):
                 for j in range(-reach, reach + 1):
                     if i > 0 or j > 0 or (j == 0 and a <= b):  # the other half is the same, channels exchanged
-                        columns.append(product[:, i, j])
+                        columns.append(product[:, i, j].clone())  # a view would keep the whole product
     power = r.square().sum((1, 2, 3))
     return torch.stack(columns, 1) / power.clamp_min(1e-12)[:, None]
 
@@ -74,7 +74,7 @@ def own_among_nearest(
 
     Args:
         features: any unit.
-        forms: rows of length 1, less the mean over the data set.
+        forms: rows of length 1, less the mean over the dataset.
         labels: int64 ``[N]``, from 0.
     """
     n, counts = len(labels), labels.bincount().tolist()

@@ -67,7 +67,8 @@ class Neighbours(Detector):
         images[rows] = torch.maximum(*shares)
         hits = images[rows] > self.image_level
         score, n = float(hits.float().mean()), len(rows)
-        classes = {sample.classes[i]: float(hits[labels == k].float().mean()) for k, i in enumerate(tested.tolist())}
+        own = {sample.classes[i]: hits[labels == k] for k, i in enumerate(tested.tolist())}
+        classes = {name: wilson(int(part.sum()), len(part))[0] for name, part in own.items()}  # one hit flags no class
         return Finding(self, score, (score - wilson(score * n, n)[0]) / 2, classes, images)
 
     def kind(self, finding: Finding) -> Kind | None:
