@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,6 +51,15 @@ class CleanResult:
     unchanged: int
     scan: Mapping[str, Any] | None = field(repr=False)
     writer: Writer = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what was done, and where it lies."""
+        done = ", ".join(f"{number:,} {status}" for status, number in self.counts.items() if number) or "nothing done"
+        lines = [f"<b>{done}</b>, in {self.seconds:.1f} s ({self.images_per_second:,.0f} images/s)"]
+        lines += [f"scan: {escape(self.scan['sentence'])}"] if self.scan else []
+        lines += [f"images in {escape(str(self.out))}"]
+        lines += [f"report in {escape(str(self.report))}"] if self.report else []
+        return f"<p>{'<br>'.join(lines)}</p>"
 
     @property
     def source(self) -> Source:

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from textwrap import fill
 from typing import Any, cast
@@ -125,6 +126,10 @@ class ScanResult:
         bold = ", ".join(f.name for f in self.findings if not f.detector.cautious)
         rule = f"An alarm is a lower end of the 95 % interval above the threshold; for {bold}, a score above it."
         return "\n".join([*lines, "", "Detectors:", aligned(rows, widths=(17, 13)), "", rule, *measured])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same text."""
+        return f"<pre>{escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but pictures and single images, as plain data: the content of ``scan.json``."""

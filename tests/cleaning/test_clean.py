@@ -156,6 +156,11 @@ def test_unchanged_images_have_no_psnr(source, tmp_path, counting):
     assert changes == {(None, 0.0)}
 
 
+def test_a_notebook_shows_what_was_done(source, tmp_path, purifier):
+    shown = quietly(source, tmp_path / "a&b", purifier)._repr_html_()
+    assert "purified" in shown and "a&amp;b" in shown and "report.html" in shown and "PosixPath" not in shown
+
+
 def test_the_report_can_be_had_later(source, tmp_path, purifier, snapshot):
     assert quietly(source, tmp_path / "out", purifier, report=False).report is None
     assert quietly(source, tmp_path / "out", purifier).report == tmp_path / "out/report.html"

@@ -161,6 +161,11 @@ def test_the_terminal_shows_a_sentence_and_short_lists(pictures):
     assert all(line in heads or (line.startswith(("- ", "  ")) and len(line) <= 100) for line in listed)
 
 
+def test_a_notebook_shows_the_text(pictures):
+    result = look(pictures.images[:100])
+    assert result._repr_html_().startswith("<pre>Verdict: insufficient") and "<dataset" not in result._repr_html_()
+
+
 def test_the_interval_of_lookalikes_has_a_width(pictures):
     (found,) = (f for f in look(pictures).findings if f.name == "lookalikes")
     assert 0.005 < found.high - found.low < 0.5
