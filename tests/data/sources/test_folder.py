@@ -128,10 +128,14 @@ def test_odd_names_come_back_as_the_same_bytes(tmp_path):
     assert sorted(os.fsencode(entry.path) for entry in list_folder(tmp_path).entries) == sorted(names)
 
 
-@pytest.mark.parametrize("make", [lambda p: None, lambda p: p.write_bytes(b"")], ids=["missing", "a file"])
-def test_refuses_what_is_no_folder(tmp_path, make):
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(lambda p: None, "no such folder"), (lambda p: p.write_bytes(b""), r": a file\. Give the folder")],
+    ids=["missing", "a file"],
+)
+def test_refuses_what_is_no_folder(tmp_path, make, words):
     make(tmp_path / "source")
-    with pytest.raises(SourceError, match="no such folder"):
+    with pytest.raises(SourceError, match=words):
         list_folder(tmp_path / "source")
 
 
