@@ -22,7 +22,7 @@ KINDS = {
 }
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"})
 _LEFT = 0.2  # of a class that must stay when carriers of a trigger go
-_SHARE = 3 / 4  # of the detectors that can raise an alarm must have looked
+_SHARE = 3 / 4  # of the detectors that can raise an alarm: more must have looked
 BLIND = (
     "at any share: warps (WaNet), feature-space and gradient-matched poisons of single targets, triggers blurred by "
     "lossy coding, perturbations on a small share of the images that no two images share"
@@ -205,7 +205,7 @@ def _kind(alarms: Sequence[Finding]) -> Kind:
 
 def _too_few_looked(findings: Sequence[Finding]) -> bool:
     able = [f for f in findings if not f.silent]
-    return sum(not f.untested for f in able) < _SHARE * len(able)
+    return sum(not f.untested for f in able) <= _SHARE * len(able)
 
 
 def _splits(classes: Mapping[str, int]) -> bool:

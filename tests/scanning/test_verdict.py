@@ -87,7 +87,7 @@ def test_too_few_detectors_are_insufficient_and_never_none_found():
     assert "none found" not in one.sentence and one.measured == "" and one.misses == []
     assert one.advice.chain == [] and "evidence" in one.advice.lines[0]
     assert verdict(findings(untested=["patches"]), classes=TEN).kind is Kind.NONE
-    assert verdict(findings(untested=["patches", "levels", "edges"]), classes=TEN).kind is Kind.INSUFFICIENT
+    assert verdict(findings(untested=["patches", "levels"]), classes=TEN).kind is Kind.INSUFFICIENT
     alarm = findings(untested=[*DETECTORS][1:], edges=ALL)
     assert verdict(alarm, classes=TEN).kind is Kind.CONVOLVED, "what was found was found"
 
